@@ -1,0 +1,49 @@
+//! Virtual disks of vmseal: ordinary VMDKs whose flat extent may be AES-256-XTS ciphertext.
+//!
+//! # What to use when
+//!
+//! * [`inspect`]: what a file is, how large, sealed by whom and with which KEK.
+//! * [`import`]: any image into a datastore as a plain disk. [`create_plain`], [`create_sealed`]: a new empty disk.
+//! * [`encrypt_copy`], [`decrypt_copy`]: a sealed copy of a plain disk, and back.
+//! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
+//! * [`descriptor`]: the text that makes a flat file a disk, and its atomic replacement.
+//! * [`remove`]: all files of a disk. [`remove_unfinished`]: what a process that died left of one.
+//!
+//! # What holds for all of them
+//!
+//! * A source is opened read-only and never changed. A target must not exist; it is complete and durable when the call
+//!   returns, and gone when the call fails or is cancelled through its [`Control`].
+//! * Every check of a sealed disk (its lines, its wrapped key, its extent) comes before the first target byte.
+//! * Memory does not grow with the disk. Plaintext buffers are wiped.
+//! * XTS hides data but does not protect it against change: who can write to a datastore can damage a disk unnoticed.
+
+#![forbid(unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("holes, atomic renames and fsync of folders are used as Linux has them");
+
+mod buffer;
+mod control;
+mod convert;
+pub mod descriptor;
+mod error;
+mod image;
+mod import;
+mod open;
+mod pipeline;
+mod qemu_img;
+mod remove;
+mod seal;
+mod source;
+mod target;
+pub mod uuid;
+
+pub use control::{Control, Progress};
+pub use convert::{Outcome, create_plain, create_sealed, decrypt_copy, encrypt_copy};
+pub use descriptor::{Descriptor, Holes};
+pub use error::{Error, Result};
+pub use image::{ImageFormat, ImageInfo, SealInfo, inspect};
+pub use import::import;
+pub use open::{OpenDisk, open_plain, open_sealed};
+pub use remove::{remove, remove_unfinished};
+pub use seal::{Binding, KekName, SealSpec};

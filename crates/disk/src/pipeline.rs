@@ -1,0 +1,285 @@
+//! The copy engine: worker threads that each read the next chunk, cipher it in place and write it.
+//!
+//! A chunk passes through one thread from end to end, so reading, ciphering and writing of different chunks overlap on
+//! all cores without hand-over, and a chunk stays in that core's cache. Memory is one buffer per worker, whatever the
+//! size of the disk.
+
+use std::any::Any;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use vmseal_xts::Xts;
+
+use crate::buffer::{Buffer, is_zero};
+use crate::control::Control;
+use crate::descriptor::Holes;
+use crate::error::{Error, Result};
+use crate::source::Source;
+
+/// Bytes per step: a chunk fits the second-level cache and is large enough for the kernel's copy to dominate the call.
+pub(crate) const CHUNK: usize = 1 << 20;
+/// More workers than this only queue at the file system; it also bounds the buffers to 32 MiB.
+const MAX_WORKERS: usize = 32;
+/// Holes are cut at this boundary, a multiple of every data unit.
+const HOLE_GRAIN: u64 = 4096;
+
+/// One copy of a whole disk into `target`, which must be as long as the source and read as zeros.
+pub(crate) struct Job<'a> {
+    pub(crate) source: &'a Source,
+    pub(crate) target: &'a File,
+    pub(crate) target_path: &'a Path,
+    pub(crate) transform: Transform<'a>,
+    /// Leave the source's holes out instead of reading zeros from them.
+    pub(crate) skip_holes: bool,
+    pub(crate) control: &'a Control,
+}
+
+/// What happens to the bytes of a chunk.
+#[derive(Clone, Copy)]
+pub(crate) enum Transform<'a> {
+    Copy,
+    Encrypt(&'a Xts),
+    Decrypt(&'a Xts, Holes),
+    /// A fault of ours, to show that it stays inside the job.
+    #[cfg(test)]
+    Panic,
+}
+
+impl Job<'_> {
+    /// Runs to the end and joins all workers; the first error wins. Counts progress up to the capacity.
+    pub(crate) fn run(&self) -> Result<()> {
+        let chunks = self.source.capacity().div_ceil(CHUNK as u64);
+        let cores = thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_WORKERS);
+        let workers = cores.min(usize::try_from(chunks).unwrap_or(cores)).max(1);
+        self.source.advise_sequential();
+        let shared = Shared {
+            walk: Mutex::new(Walk::default()),
+            stop: AtomicBool::new(false),
+            failure: Mutex::new(None),
+        };
+        thread::scope(|scope| {
+            for _ in 1..workers {
+                let worker = thread::Builder::new().name("vmseal-disk".to_owned());
+                // A system out of threads still gets the job done by those that exist.
+                if worker.spawn_scoped(scope, || self.worker(&shared)).is_err() {
+                    break;
+                }
+            }
+            self.worker(&shared);
+        });
+        match lock(&shared.failure).take() {
+            Some(error) => Err(error),
+            None => self.source.check_unchanged(),
+        }
+    }
+
+    fn worker(&self, shared: &Shared) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.work(shared)))
+            .unwrap_or_else(|panic| Err(Error::Internal { reason: panic_text(panic.as_ref()) }));
+        if let Err(error) = outcome {
+            shared.stop.store(true, Ordering::Relaxed);
+            lock(&shared.failure).get_or_insert(error);
+        }
+    }
+
+    fn work(&self, shared: &Shared) -> Result<()> {
+        let mut buffer = Buffer::new(CHUNK);
+        while !shared.stop.load(Ordering::Relaxed) {
+            self.control.check()?;
+            let Some((offset, len)) = self.next_chunk(&mut lock(&shared.walk))? else {
+                return Ok(());
+            };
+            let chunk = buffer.first(len);
+            self.source.read_at(offset, chunk)?;
+            if self.transform.apply(chunk, offset)? {
+                self.target
+                    .write_all_at(chunk, offset)
+                    .map_err(|error| Error::io("write", self.target_path, error))?;
+            }
+            self.control.advance(len as u64);
+        }
+        Ok(())
+    }
+
+    /// Offset and length of the next chunk; skipped holes count as done.
+    fn next_chunk(&self, walk: &mut Walk) -> Result<Option<(u64, usize)>> {
+        let capacity = self.source.capacity();
+        if walk.position >= capacity {
+            return Ok(None);
+        }
+        if self.skip_holes && walk.position >= walk.data_end {
+            let Some((start, end)) = self.source.next_data(walk.position)? else {
+                self.control.advance(capacity - walk.position);
+                walk.position = capacity;
+                return Ok(None);
+            };
+            let start = (start - start % HOLE_GRAIN).max(walk.position);
+            self.control.advance(start - walk.position);
+            walk.position = start;
+            walk.data_end = end.next_multiple_of(HOLE_GRAIN).min(capacity);
+        } else if !self.skip_holes {
+            walk.data_end = capacity;
+        }
+        let offset = walk.position;
+        let boundary = (offset / CHUNK as u64 + 1) * CHUNK as u64;
+        walk.position = boundary.min(walk.data_end);
+        // At most CHUNK, which is a usize.
+        Ok(Some((offset, (walk.position - offset) as usize)))
+    }
+}
+
+impl Transform<'_> {
+    /// Transforms a chunk in place; `false` when it is all zeros and the target's hole already says so.
+    fn apply(self, chunk: &mut [u8], offset: u64) -> Result<bool> {
+        match self {
+            Self::Copy => return Ok(true),
+            #[cfg(test)]
+            Self::Panic => panic!("a fault at {offset}"),
+            Self::Encrypt(xts) => xts.encrypt(chunk, offset / u64::from(xts.sector_size()))?,
+            Self::Decrypt(xts, holes) => {
+                if !decrypt(xts, holes, chunk, offset)? {
+                    return Ok(false);
+                }
+            }
+        }
+        refuse_when_wiped()?;
+        Ok(true)
+    }
+}
+
+/// Decrypts whole data units in place, obeying the rule of `holes`. `false` when nothing was ciphertext.
+pub(crate) fn decrypt(xts: &Xts, holes: Holes, data: &mut [u8], offset: u64) -> Result<bool> {
+    let unit = xts.sector_size() as usize;
+    let first = offset / unit as u64;
+    if holes == Holes::Dense {
+        xts.decrypt(data, first)?;
+        return Ok(true);
+    }
+    let units = data.len() / unit;
+    let mut any = false;
+    let mut at = 0;
+    while at < units {
+        let run = data[at * unit..].chunks_exact(unit).take_while(|unit| !is_zero(unit)).count();
+        if run == 0 {
+            at += 1;
+            continue;
+        }
+        xts.decrypt(&mut data[at * unit..(at + run) * unit], first + at as u64)?;
+        any = true;
+        at += run;
+    }
+    Ok(any)
+}
+
+/// To be asked after ciphering and before the result is used: with wiped keys the result is not what it claims to be.
+pub(crate) fn refuse_when_wiped() -> Result<()> {
+    if vmseal_secret::wiped() { Err(vmseal_secret::Error::ShuttingDown.into()) } else { Ok(()) }
+}
+
+struct Shared {
+    walk: Mutex<Walk>,
+    stop: AtomicBool,
+    failure: Mutex<Option<Error>>,
+}
+
+/// How far chunks have been handed out.
+#[derive(Default)]
+struct Walk {
+    position: u64,
+    /// End of the run of data `position` lies in.
+    data_end: u64,
+}
+
+/// A panicking worker leaves both guarded values whole: each is set in one step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::Progress;
+    use std::fs;
+    use std::path::PathBuf;
+    use std::time::{Duration, SystemTime};
+    use tempfile::TempDir;
+
+    fn failure(folder: &TempDir, source: &Source, transform: Transform<'_>) -> (Error, Progress) {
+        let target_path = folder.path().join("target");
+        let target = File::create(&target_path).expect("a target");
+        failure_into(source, transform, &target, &target_path)
+    }
+
+    fn failure_into(
+        source: &Source,
+        transform: Transform<'_>,
+        target: &File,
+        target_path: &Path,
+    ) -> (Error, Progress) {
+        let control = Control::new();
+        let job = Job { source, target, target_path, transform, skip_holes: false, control: &control };
+        (job.run().expect_err("a failure"), control.progress())
+    }
+
+    fn image(folder: &TempDir) -> (PathBuf, Source) {
+        let path = folder.path().join("source");
+        fs::write(&path, vec![1; 4 * CHUNK]).expect("an image");
+        let source = Source::raw(&path).expect("a source");
+        (path, source)
+    }
+
+    fn writer(path: &Path) -> File {
+        File::options().write(true).open(path).expect("the image")
+    }
+
+    #[test]
+    fn a_panicking_worker_becomes_an_error() {
+        let folder = TempDir::new().expect("a folder");
+        let (_, source) = image(&folder);
+        let (error, progress) = failure(&folder, &source, Transform::Panic);
+        assert_eq!(error.code(), "VMSEAL_INTERNAL");
+        assert!(error.to_string().contains("a fault at"), "{error}");
+        assert_eq!(progress.done_bytes, 0);
+    }
+
+    #[test]
+    fn a_source_that_shrinks_or_grows_is_noticed() {
+        let folder = TempDir::new().expect("a folder");
+        for len in [0, 512, 4 * CHUNK as u64 - 1, 4 * CHUNK as u64 + 1] {
+            let (path, source) = image(&folder);
+            writer(&path).set_len(len).expect("another length");
+            let (error, _) = failure(&folder, &source, Transform::Copy);
+            assert_eq!(error.code(), "VMSEAL_IMAGE_INVALID", "length {len}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_written_meanwhile_is_noticed() {
+        let folder = TempDir::new().expect("a folder");
+        let (path, source) = image(&folder);
+        // Set apart from the image's own time, whatever the clock's grain.
+        writer(&path).set_modified(SystemTime::now() + Duration::from_secs(1)).expect("a later time");
+        let (error, _) = failure(&folder, &source, Transform::Copy);
+        assert_eq!(error.code(), "VMSEAL_IMAGE_INVALID");
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_written_ends_the_job() {
+        let folder = TempDir::new().expect("a folder");
+        let (path, source) = image(&folder);
+        let read_only = File::open(&path).expect("a file");
+        let (error, _) = failure_into(&source, Transform::Copy, &read_only, &path);
+        assert_eq!(error.code(), "VMSEAL_IO");
+    }
+}

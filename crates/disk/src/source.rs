@@ -1,0 +1,324 @@
+//! What a job reads: the sectors of a raw image or of a descriptor's flat extents, as one run of bytes with holes.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Advice, OFlags};
+use rustix::io::Errno;
+
+use crate::descriptor::{Access, Descriptor, ExtentKind, NO_PARENT};
+use crate::error::{Error, Result};
+
+/// Extents one disk may have; each holds a file open.
+const MAX_EXTENTS: usize = 512;
+
+/// A readable disk. All files are open, of the right size and never written.
+#[derive(Debug)]
+pub(crate) struct Source {
+    path: PathBuf,
+    parts: Vec<Part>,
+    capacity: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    /// First byte of the virtual disk that this part holds.
+    start: u64,
+    len: u64,
+    /// `None` reads as zeros.
+    file: Option<PartFile>,
+}
+
+#[derive(Debug)]
+struct PartFile {
+    path: PathBuf,
+    file: File,
+    /// Where `start` is in the file.
+    offset: u64,
+    /// Length and modification time when the job began.
+    stamp: (u64, i64, i64),
+    allocated: u64,
+}
+
+impl Source {
+    /// A raw image: a regular file or a block device, whole sectors, not empty.
+    pub(crate) fn raw(path: &Path) -> Result<Self> {
+        let (file, metadata) = open_image(path)?;
+        let len = length(path, &file, &metadata)?;
+        if len == 0 {
+            return Err(Error::image(path, "it is empty"));
+        }
+        if len % 512 != 0 {
+            return Err(Error::image(
+                path,
+                format!(
+                    "its {len} bytes are not a whole number of 512-byte sectors; pad it, for instance with truncate -s %512"
+                ),
+            ));
+        }
+        let file = PartFile::new(path.to_owned(), file, &metadata, len, 0);
+        Ok(Self {
+            path: path.to_owned(),
+            parts: vec![Part { start: 0, len, file: Some(file) }],
+            capacity: len,
+        })
+    }
+
+    /// The flat extents of a descriptor read from `path`. Every file must have exactly the size the descriptor says.
+    pub(crate) fn of_descriptor(path: &Path, descriptor: &Descriptor) -> Result<Self> {
+        if descriptor.parent_cid != NO_PARENT {
+            return Err(Error::unsupported(
+                "it is a snapshot of another disk; consolidate the snapshots first",
+            ));
+        }
+        if descriptor.extents.is_empty() {
+            return Err(Error::descriptor("it has no extent"));
+        }
+        if descriptor.extents.len() > MAX_EXTENTS {
+            return Err(Error::unsupported(format!("it has more than {MAX_EXTENTS} extents")));
+        }
+        let mut parts = Vec::with_capacity(descriptor.extents.len());
+        let mut start = 0;
+        for extent in &descriptor.extents {
+            if extent.access == Access::NoAccess {
+                return Err(Error::unsupported("an extent is marked NOACCESS"));
+            }
+            // Parsing keeps offset and length within i64 bytes.
+            let (len, offset) = (extent.sectors * 512, extent.offset * 512);
+            let file = match (extent.kind, &extent.file) {
+                (ExtentKind::Zero, _) => None,
+                (ExtentKind::Flat | ExtentKind::Vmfs, Some(name)) => {
+                    let ends = descriptor.extents.iter().filter(|other| other.file.as_ref() == Some(name));
+                    let expected = ends.map(|other| (other.offset + other.sectors) * 512).max().unwrap_or(0);
+                    Some(open_extent(&path.with_file_name(name), expected, offset)?)
+                }
+                _ => {
+                    return Err(Error::unsupported("its extents are not flat; import the disk first"));
+                }
+            };
+            parts.push(Part { start, len, file });
+            start += len;
+        }
+        Ok(Self { path: path.to_owned(), parts, capacity: start })
+    }
+
+    /// A disk of nothing but zeros.
+    pub(crate) fn zeros(path: &Path, capacity: u64) -> Self {
+        Self { path: path.to_owned(), parts: vec![Part { start: 0, len: capacity, file: None }], capacity }
+    }
+
+    /// Size in bytes.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes the files occupy, at most the capacity.
+    pub(crate) fn allocated(&self) -> u64 {
+        let sum = self
+            .parts
+            .iter()
+            .filter_map(|part| part.file.as_ref())
+            .fold(0u64, |sum, file| sum.saturating_add(file.allocated));
+        sum.min(self.capacity)
+    }
+
+    /// Whether any part of the disk is a hole.
+    pub(crate) fn has_holes(&self) -> Result<bool> {
+        Ok(self.next_data(0)? != Some((0, self.capacity)))
+    }
+
+    /// Tells the kernel that everything will be read once, in order.
+    pub(crate) fn advise_sequential(&self) {
+        for file in self.parts.iter().filter_map(|part| part.file.as_ref()) {
+            // Only a hint: a file system that declines still reads.
+            let _ = rustix::fs::fadvise(&file.file, 0, None, Advice::Sequential);
+        }
+    }
+
+    /// Fills `buffer` from `offset` on. The range must lie inside the disk.
+    pub(crate) fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        while !buffer.is_empty() {
+            let part = self
+                .part_at(offset)
+                .ok_or_else(|| Error::argument("the range read ends outside the disk"))?;
+            let within = offset - part.start;
+            let len = usize::try_from(part.len - within).unwrap_or(usize::MAX).min(buffer.len());
+            let (now, rest) = buffer.split_at_mut(len);
+            match &part.file {
+                Some(file) => file.read_exact(file.offset + within, now)?,
+                None => now.fill(0),
+            }
+            offset += len as u64;
+            buffer = rest;
+        }
+        Ok(())
+    }
+
+    /// The next run of bytes at or after `from` that is not a hole, adjoining runs joined; `None` when only holes follow.
+    pub(crate) fn next_data(&self, from: u64) -> Result<Option<(u64, u64)>> {
+        let mut found: Option<(u64, u64)> = None;
+        let mut position = from;
+        while let Some(part) = self.part_at(position) {
+            match part.next_data(position)? {
+                Some((start, end)) => {
+                    match &mut found {
+                        None => found = Some((start, end)),
+                        Some((_, joined)) if *joined == start => *joined = end,
+                        Some(_) => break,
+                    }
+                    position = end;
+                    if end < part.start + part.len {
+                        break;
+                    }
+                }
+                None if found.is_some() => break,
+                None => position = part.start + part.len,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Fails when a file was written, cut or grown since it was opened: what was read is then no state the disk ever had.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        for file in self.parts.iter().filter_map(|part| part.file.as_ref()) {
+            let metadata = file.file.metadata().map_err(|error| Error::io("examine", &file.path, error))?;
+            if metadata.is_file() && stamp(&metadata) != file.stamp {
+                return Err(changed(&file.path));
+            }
+        }
+        Ok(())
+    }
+
+    fn part_at(&self, offset: u64) -> Option<&Part> {
+        let after = self.parts.partition_point(|part| part.start <= offset);
+        self.parts.get(after.checked_sub(1)?).filter(|part| offset - part.start < part.len)
+    }
+}
+
+impl Part {
+    fn next_data(&self, from: u64) -> Result<Option<(u64, u64)>> {
+        let Some(file) = &self.file else {
+            return Ok(None);
+        };
+        let (end, position) = (file.offset + self.len, file.offset + (from - self.start));
+        let to_virtual = |at: u64| at - file.offset + self.start;
+        let data = match rustix::fs::seek(&file.file, rustix::fs::SeekFrom::Data(position)) {
+            Ok(data) => data.max(position),
+            Err(Errno::NXIO) => return Ok(None),
+            // A file system or device without holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((from, to_virtual(end)))),
+            Err(error) => return Err(Error::io("find data in", &file.path, error)),
+        };
+        if data >= end {
+            return Ok(None);
+        }
+        let hole = match rustix::fs::seek(&file.file, rustix::fs::SeekFrom::Hole(data)) {
+            // The area may have been punched between the two calls; at least one byte keeps the walk moving.
+            Ok(hole) => hole.clamp(data + 1, end),
+            Err(Errno::NXIO) => return Err(changed(&file.path)),
+            Err(error) => return Err(Error::io("find holes in", &file.path, error)),
+        };
+        Ok(Some((to_virtual(data), to_virtual(hole))))
+    }
+}
+
+impl PartFile {
+    fn new(path: PathBuf, file: File, metadata: &Metadata, len: u64, offset: u64) -> Self {
+        let allocated = if metadata.is_file() { metadata.blocks().saturating_mul(512) } else { len };
+        Self { path, file, offset, stamp: stamp(metadata), allocated }
+    }
+
+    fn read_exact(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+        while !buffer.is_empty() {
+            match self.file.read_at(buffer, offset) {
+                Ok(0) => return Err(changed(&self.path)),
+                Ok(count) => {
+                    offset += count as u64;
+                    buffer = &mut buffer[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("read", &self.path, error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens an image the caller named, read-only, without hanging on a FIFO.
+pub(crate) fn open_image(path: &Path) -> Result<(File, Metadata)> {
+    let file = open_read_only(path, OFlags::empty()).map_err(|error| match error.raw_os_error() {
+        Some(number) if number == Errno::NXIO.raw_os_error() => {
+            Error::image(path, "it is a socket or a device without a driver")
+        }
+        _ => Error::io("read", path, error),
+    })?;
+    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
+    let kind = metadata.file_type();
+    let wrong = if kind.is_dir() {
+        "it is a directory; name the image file in it"
+    } else if kind.is_fifo() {
+        "it is a pipe; save it to a file first"
+    } else if !kind.is_file() && !kind.is_block_device() {
+        "it is neither a file nor a block device"
+    } else {
+        return Ok((file, metadata));
+    };
+    Err(Error::image(path, wrong))
+}
+
+/// Length in bytes of an open image or block device.
+pub(crate) fn length(path: &Path, mut file: &File, metadata: &Metadata) -> Result<u64> {
+    if metadata.is_file() {
+        return Ok(metadata.len());
+    }
+    file.seek(SeekFrom::End(0)).map_err(|error| Error::io("measure", path, error))
+}
+
+/// Opens an extent file beside a descriptor. A symbolic link there could lead anywhere and is refused.
+fn open_extent(path: &Path, expected: u64, offset: u64) -> Result<PartFile> {
+    let file = open_read_only(path, OFlags::NOFOLLOW).map_err(|error| {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT) => {
+                Error::extent(path, "the file is missing; put it back beside its descriptor")
+            }
+            Some(Errno::LOOP) => {
+                Error::extent(path, "it is a symbolic link; extents must be files of their own")
+            }
+            Some(Errno::NXIO) => Error::extent(path, "it is not a regular file"),
+            _ => Error::io("read", path, error),
+        }
+    })?;
+    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
+    if !metadata.is_file() {
+        return Err(Error::extent(path, "it is not a regular file"));
+    }
+    if metadata.len() != expected {
+        let actual = metadata.len();
+        return Err(Error::extent(
+            path,
+            format!(
+                "it has {actual} bytes, its descriptor says {expected}; restore the file or the descriptor it belongs to"
+            ),
+        ));
+    }
+    Ok(PartFile::new(path.to_owned(), file, &metadata, expected, offset))
+}
+
+fn open_read_only(path: &Path, extra: OFlags) -> io::Result<File> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | extra).bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
+fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
+    (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+fn changed(path: &Path) -> Error {
+    Error::image(path, "it was changed while it was being read; stop whatever writes to it and start again")
+}
