@@ -1,0 +1,124 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import test, { type ExecutionContext } from 'ava'
+import { Datastore } from '../../src/host/datastore.js'
+import { VirtualMachineLock, registerBoot } from '../../src/host/lock.js'
+
+const owner = { hostId: 'host-1', bootId: 'boot-1' }
+
+async function scratch(t: ExecutionContext) {
+  const directory = await mkdtemp(join(tmpdir(), 'vmseal-lock-'))
+  t.teardown(() => rm(directory, { recursive: true, force: true }))
+  await mkdir(join(directory, 'db01'))
+  return { directory, files: (await Datastore.open('ds1', directory)).filesOf('db01') }
+}
+
+async function holdInChild(directory: string, hostId: string) {
+  const script = fileURLToPath(new URL('hold-lock.ts', import.meta.url))
+  const child = spawn(process.execPath, ['--import=tsx', script, directory, 'db01', hostId], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  await once(child.stdout, 'data')
+  return async () => {
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+}
+
+test('one holder at a time; release lets the next in and leaves no file', async (t) => {
+  const { files } = await scratch(t)
+  const first = await VirtualMachineLock.acquire(files, owner)
+  await t.throwsAsync(VirtualMachineLock.acquire(files, owner), { code: 'VMSEAL_FILE_LOCKED' })
+  await t.throwsAsync(VirtualMachineLock.acquire(files, { hostId: 'host-2', bootId: 'b' }), {
+    code: 'VMSEAL_FILE_LOCKED',
+    message: /host-1/,
+  })
+  await first.assertHeld()
+  await first.release()
+  const second = await VirtualMachineLock.acquire(files, { hostId: 'host-2', bootId: 'b' })
+  await second.release()
+  t.deepEqual(await readdir(files.directory), [])
+})
+
+test('of many at once exactly one gets it', async (t) => {
+  const { files } = await scratch(t)
+  const attempts = await Promise.allSettled(
+    Array.from({ length: 20 }, () => VirtualMachineLock.acquire(files, owner)),
+  )
+  t.is(attempts.filter(({ status }) => status === 'fulfilled').length, 1)
+  for (const attempt of attempts)
+    if (attempt.status === 'rejected') t.like(attempt.reason, { code: 'VMSEAL_FILE_LOCKED' })
+  t.deepEqual(await readdir(files.directory), [files.lock])
+})
+
+test('the lock of a living process holds, that of a killed one is taken over', async (t) => {
+  const { directory, files } = await scratch(t)
+  const kill = await holdInChild(directory, 'host-2')
+  await t.throwsAsync(VirtualMachineLock.acquire(files, owner), { code: 'VMSEAL_FILE_LOCKED' })
+  // A living process also keeps out another process of the same host.
+  await t.throwsAsync(VirtualMachineLock.acquire(files, { hostId: 'host-2', bootId: 'x' }), {
+    code: 'VMSEAL_FILE_LOCKED',
+  })
+  await kill()
+  const attempts = await Promise.allSettled(
+    Array.from({ length: 8 }, () => VirtualMachineLock.acquire(files, owner)),
+  )
+  t.is(attempts.filter(({ status }) => status === 'fulfilled').length, 1)
+  t.deepEqual(await readdir(files.directory), [files.lock])
+})
+
+test('a host takes over the lock of an earlier start of its own, not of a start that lives', async (t) => {
+  const { files } = await scratch(t)
+  await VirtualMachineLock.acquire(files, owner)
+  const unregister = registerBoot(owner.bootId)
+  await t.throwsAsync(VirtualMachineLock.acquire(files, { ...owner, bootId: 'boot-2' }), {
+    code: 'VMSEAL_FILE_LOCKED',
+  })
+  unregister()
+  await t.throwsAsync(VirtualMachineLock.acquire(files, { hostId: 'host-2', bootId: 'boot-2' }), {
+    code: 'VMSEAL_FILE_LOCKED',
+  })
+  const lock = await VirtualMachineLock.acquire(files, { ...owner, bootId: 'boot-2' })
+  await lock.release()
+  t.deepEqual(await readdir(files.directory), [])
+})
+
+test('a lock of another machine, or one that cannot be read, counts as held', async (t) => {
+  const { files } = await scratch(t)
+  const lock = await VirtualMachineLock.acquire(files, owner)
+  const record = JSON.parse(await readFile(files.path(files.lock), 'utf8')) as Record<string, unknown>
+  const texts = [
+    JSON.stringify({ ...record, hostId: 'host-9', pidSpace: 'another kernel', pid: 1 }),
+    JSON.stringify({ ...record, pid: -1 }),
+    JSON.stringify({ ...record, token: undefined }),
+    'null',
+    '',
+    'x'.repeat(4000),
+  ]
+  for (const text of texts) {
+    await writeFile(files.path(files.lock), text)
+    await t.throwsAsync(VirtualMachineLock.acquire(files, { ...owner, bootId: 'new' }), {
+      code: 'VMSEAL_FILE_LOCKED',
+    })
+    t.is(await readFile(files.path(files.lock), 'utf8'), text)
+  }
+  // The holder notices that its lock is gone and leaves that of the other alone.
+  await t.throwsAsync(lock.assertHeld(), { code: 'VMSEAL_FILE_LOCKED' })
+  await lock.release()
+  t.deepEqual(await readdir(files.directory), [files.lock])
+  await writeFile(
+    files.path(files.lock),
+    JSON.stringify({ ...record, bootId: 'old', pidSpace: 'before the reboot' }),
+  )
+  await (await VirtualMachineLock.acquire(files, owner)).release()
+})
+
+test('without the folder there is no lock', async (t) => {
+  const { directory } = await scratch(t)
+  const files = (await Datastore.open('ds1', directory)).filesOf('db02')
+  await t.throwsAsync(VirtualMachineLock.acquire(files, owner), { code: 'VMSEAL_NOT_FOUND' })
+})

@@ -1,0 +1,41 @@
+/** Removing a VM: first the .vmx, then what belonged to it. A crash in between is finished by the next call. */
+import { rmdir } from 'node:fs/promises'
+import { removeFile, replaceFile, syncDirectory } from './durable-file.js'
+import { finish } from './file-transaction.js'
+import { describeHome, type HomeDescription } from './home-description.js'
+import { takeVirtualMachine, type HostContext } from './host-context.js'
+import { errnoOf, ioError } from './io-error.js'
+import { serialiseManifest } from './task-manifest.js'
+import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { notFound } from './vm-config.js'
+
+/** Needs no key. The VM is powered off: the caller saw to that. Files of others, and so their folder, stay. */
+export async function destroyVirtualMachine(context: HostContext, files: VirtualMachineFiles): Promise<void> {
+  const names = await files.list()
+  const begun = names.includes(files.manifest)
+  if (!names.includes(files.vmx) && !begun) throw notFound(files)
+  const lock = await takeVirtualMachine(context, files)
+  try {
+    const document = await files.readVmx()
+    if (document !== undefined) await removeNamedFiles(files, describeHome(document, files))
+    for (const name of [files.vmsd, files.log]) await removeFile(files.path(name))
+    await syncDirectory(files.directory)
+  } finally {
+    await lock.release()
+  }
+  try {
+    await rmdir(files.directory)
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOTEMPTY' && errnoOf(error) !== 'EEXIST') throw ioError(error, files.label(''))
+  }
+}
+
+async function removeNamedFiles(files: VirtualMachineFiles, description: HomeDescription): Promise<void> {
+  const homeFiles = (await files.list()).filter((name) => files.roleOf(name) !== undefined)
+  const diskFiles = description.disks.flatMap(({ file }) => files.filesOfDisk(file))
+  const manifest = { generation: 0, created: [], superseded: [...diskFiles, ...homeFiles] }
+  await replaceFile(files.path(files.manifest), serialiseManifest(manifest))
+  await removeFile(files.path(files.vmx))
+  await syncDirectory(files.directory)
+  await finish(files, manifest)
+}

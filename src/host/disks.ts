@@ -1,0 +1,232 @@
+/** The virtual disks of a VM: what their descriptors say, opening them, and the steps that make new ones. */
+import { resolve } from 'node:path'
+import { VmsealError, type CryptoKeyId } from '../errors.js'
+import { native, type DiskHandle, type KeyHandle, type NativeTask, type SealSpec } from '../native/load.js'
+import type { NewDisk } from '../rpc/host-api.js'
+import { isKeyId, type DiskEntry } from './home-description.js'
+import { naming } from './io-error.js'
+import type { KeyCache } from './key-cache.js'
+import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import type { WorkStep } from './work.js'
+
+/** A disk as .vmx and descriptor show it, without keys. */
+export interface DiskState extends DiskEntry {
+  readonly capacityBytes: number
+  /** Descriptor, extents and second copy, by name. */
+  readonly files: readonly string[]
+  /** The KEKs that wrap the DEK, any of which opens it; empty: the disk is plain. */
+  readonly keys: readonly CryptoKeyId[]
+}
+
+/** What opening a disk takes. */
+export type OpenableDisk = Pick<DiskState, 'file' | 'diskId' | 'keys'>
+
+/** A step that makes a disk, and what it takes on the datastore. */
+interface DiskStep {
+  readonly step: WorkStep
+  readonly neededBytes: number
+}
+
+/** Reads a descriptor and compares it with the .vmx. Proves nothing about the wrap. */
+export async function readDiskState(entry: DiskEntry, files: VirtualMachineFiles): Promise<DiskState> {
+  await files.byteLength(entry.file)
+  const label = files.label(entry.file)
+  const text = naming(label, () => native.readDescriptor(files.path(entry.file)))
+  const { capacityBytes, extents, sealed, foreign } = JSON.parse(text) as Descriptor
+  if (foreign !== null)
+    throw new VmsealError('VMSEAL_DESCRIPTOR_UNSUPPORTED', `${label} was encrypted by another program`)
+  for (const { file } of extents) {
+    if (!files.isExtentOf(entry.file, file))
+      throw new VmsealError(
+        'VMSEAL_DESCRIPTOR_UNSUPPORTED',
+        `${label} names the extent ${JSON.stringify(file)}`,
+      )
+    await files.byteLength(file)
+  }
+  compare(entry, sealed, label)
+  const names = new Set([...files.filesOfDisk(entry.file), ...extents.map(({ file }) => file)])
+  const keys = sealed?.wraps.map(({ keyId, providerId }) => ({ keyId, providerId })) ?? []
+  if (!keys.every(isKeyId))
+    throw new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${label} names no usable key id`)
+  return { ...entry, capacityBytes, files: [...names], keys }
+}
+
+/** Undefined: the disk is plain, or the host has a KEK for it. */
+export function missingKeyOf(disk: DiskState, keys: KeyCache): CryptoKeyId | undefined {
+  return disk.keys.some((key) => keys.get(key) !== undefined) ? undefined : disk.keys[0]
+}
+
+/** Opens a disk as a guest sees it. Everything that is bound to its wrap is verified. */
+export function openDisk(
+  disk: OpenableDisk,
+  vmId: string,
+  keys: KeyCache,
+  files: VirtualMachineFiles,
+): DiskHandle {
+  const path = files.path(disk.file)
+  const kek = disk.keys.length === 0 ? undefined : kekOf(disk, keys, files)
+  return naming(files.label(disk.file), () =>
+    kek
+      ? native.DiskHandle.openSealed(path, kek, { vmId, diskId: disk.diskId })
+      : native.DiskHandle.openPlain(path),
+  )
+}
+
+/** The error of a disk whose KEK is not on this host, in vSphere's words. */
+export function keyRequired(disk: OpenableDisk, key: CryptoKeyId, files: VirtualMachineFiles): VmsealError {
+  const subject = files.label(disk.file)
+  return new VmsealError(
+    'VMSEAL_ENCRYPTION_KEY_REQUIRED',
+    `The disk ${subject} is encrypted and a required key was not found`,
+    { details: { requiredKeys: [key], subject } },
+  )
+}
+
+/** Bytes that a copy of the disk takes. */
+export async function copyBytes(disk: DiskState, files: VirtualMachineFiles): Promise<number> {
+  let bytes = 0
+  for (const file of disk.files.filter((name) => name !== disk.file && !name.endsWith('.vmseal')))
+    bytes += await files.allocatedBytes(file)
+  return bytes
+}
+
+export function encryptStep(
+  disk: DiskState,
+  target: string,
+  kek: KeyHandle,
+  spec: SealSpec,
+  files: VirtualMachineFiles,
+): WorkStep {
+  requireWholeSectors(disk.capacityBytes, spec.sectorSize, files.label(disk.file))
+  return {
+    label: `encrypt ${disk.device}`,
+    bytes: disk.capacityBytes,
+    start: () => native.encryptDisk(files.path(disk.file), files.path(target), kek, spec),
+  }
+}
+
+export function decryptStep(
+  disk: DiskState,
+  target: string,
+  vmId: string,
+  keys: KeyCache,
+  files: VirtualMachineFiles,
+): WorkStep {
+  const binding = { vmId, diskId: disk.diskId }
+  return {
+    label: `decrypt ${disk.device}`,
+    bytes: disk.capacityBytes,
+    start: () =>
+      native.decryptDisk(files.path(disk.file), files.path(target), kekOf(disk, keys, files), binding),
+  }
+}
+
+/** Checks the source of a new disk and plans its making: empty or copied, plain or encrypted from the first byte. */
+export function newDiskStep(
+  disk: NewDisk,
+  device: string,
+  target: string,
+  seal: { readonly kek: KeyHandle; readonly spec: SealSpec } | undefined,
+): DiskStep {
+  if (disk.source === undefined) {
+    const capacityBytes = disk.capacityBytes ?? 0
+    if (seal) requireWholeSectors(capacityBytes, seal.spec.sectorSize, `the new disk ${device}`)
+    const start = () =>
+      seal
+        ? native.createSealedDisk(target, capacityBytes, seal.kek, seal.spec)
+        : native.createPlainDisk(target, capacityBytes, disk.diskId)
+    return { step: { label: `create ${device}`, bytes: capacityBytes, start }, neededBytes: 0 }
+  }
+  const source = resolve(disk.source)
+  const image = inspectSource(source, seal !== undefined)
+  const bytes = image.capacityBytes ?? image.allocatedBytes
+  if (seal) requireWholeSectors(bytes, seal.spec.sectorSize, source)
+  const start = (): NativeTask =>
+    seal
+      ? native.encryptDisk(source, target, seal.kek, seal.spec)
+      : native.importDisk(source, target, disk.diskId)
+  const label = `${seal ? 'encrypt' : 'import'} ${device}`
+  return { step: { label, bytes, start }, neededBytes: image.allocatedBytes }
+}
+
+interface Descriptor {
+  readonly capacityBytes: number
+  readonly extents: readonly { readonly file: string }[]
+  readonly sealed: SealedDescriptor | null
+  readonly foreign: object | null
+}
+
+interface SealedDescriptor {
+  readonly id: string
+  readonly state: string
+  readonly generation: number
+  readonly wraps: readonly CryptoKeyId[]
+}
+
+interface Image {
+  /** Null: only qemu-img knows. */
+  readonly capacityBytes: number | null
+  readonly allocatedBytes: number
+  readonly needsQemuImg: boolean
+  readonly sealed: boolean
+}
+
+function compare(entry: DiskEntry, sealed: SealedDescriptor | null, label: string): void {
+  const details = { subject: label }
+  if (sealed === null) {
+    if (entry.sealedGeneration === undefined) return
+    throw new VmsealError(
+      'VMSEAL_DESCRIPTOR_INVALID',
+      `${label} is encrypted but its wrapped DEK is missing`,
+      { details },
+    )
+  }
+  if (sealed.state !== 'sealed')
+    throw new VmsealError('VMSEAL_DISK_STATE', `${label} is in the state ${sealed.state}`, { details })
+  if (sealed.wraps.length === 0)
+    throw new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${label} has no wrapped DEK`, { details })
+  if (sealed.id !== entry.diskId || sealed.generation !== entry.sealedGeneration)
+    throw new VmsealError(
+      'VMSEAL_ENVELOPE_MISMATCH',
+      `${label} is of another disk or generation than the .vmx says for ${entry.device}`,
+      { details },
+    )
+}
+
+function kekOf(disk: OpenableDisk, keys: KeyCache, files: VirtualMachineFiles): KeyHandle {
+  for (const key of disk.keys) {
+    const kek = keys.get(key)
+    if (kek !== undefined) return kek
+  }
+  const [key] = disk.keys
+  if (key === undefined)
+    throw new VmsealError('VMSEAL_DISK_STATE', `${files.label(disk.file)} is not encrypted`)
+  throw keyRequired(disk, key, files)
+}
+
+function inspectSource(source: string, encrypt: boolean): Image {
+  const image = JSON.parse(naming(source, () => native.inspectImage(source))) as Image
+  const details = { subject: source }
+  if (image.sealed)
+    throw new VmsealError(
+      'VMSEAL_DISK_STATE',
+      `${source} is an encrypted disk: attaching one is not supported. Decrypt it where it is, then import it`,
+      { details },
+    )
+  if (image.needsQemuImg && encrypt)
+    throw new VmsealError(
+      'VMSEAL_IMAGE_INVALID',
+      `${source} is read through qemu-img, which would leave plaintext behind: import it plain, then encrypt it`,
+      { details },
+    )
+  return image
+}
+
+function requireWholeSectors(capacityBytes: number, sectorSize: number, subject: string): void {
+  if (capacityBytes % sectorSize === 0) return
+  throw new VmsealError(
+    'VMSEAL_SECTOR_ALIGNMENT',
+    `${subject} has ${capacityBytes} bytes, not a multiple of the sector size ${sectorSize}`,
+    { details: { subject } },
+  )
+}

@@ -1,0 +1,63 @@
+/** What the operations of a host work with, and how they hold a VM. */
+import type { Datastore } from './datastore.js'
+import { VmsealError } from '../errors.js'
+import { recover } from './file-transaction.js'
+import type { KeyCache } from './key-cache.js'
+import { VirtualMachineLock, type LockOwner } from './lock.js'
+import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { logLine } from './vm-log.js'
+
+export interface HostContext {
+  readonly name: string
+  readonly owner: LockOwner
+  readonly keys: KeyCache
+  readonly freeBytes: (datastore: Datastore) => Promise<number>
+}
+
+/** Takes the VM's lock and ends what a crash left unfinished. The caller releases the lock. */
+export async function takeVirtualMachine(
+  context: HostContext,
+  files: VirtualMachineFiles,
+): Promise<VirtualMachineLock> {
+  await files.requireFolder()
+  const lock = await VirtualMachineLock.acquire(files, context.owner)
+  try {
+    const recovery = await recover(files)
+    if (recovery !== 'nothing') await logLine(files, context.name, `interrupted transaction ${recovery}`)
+    return lock
+  } catch (error) {
+    await lock.release()
+    throw error
+  }
+}
+
+/** Runs `body` while the VM's lock is held. */
+export async function holdVirtualMachine<T>(
+  context: HostContext,
+  files: VirtualMachineFiles,
+  body: (lock: VirtualMachineLock) => Promise<T>,
+): Promise<T> {
+  const lock = await takeVirtualMachine(context, files)
+  try {
+    return await body(lock)
+  } finally {
+    await lock.release()
+  }
+}
+
+/** Rejects with VMSEAL_NO_SPACE unless new files of `neededBytes` fit beside the old ones. */
+export async function requireSpace(
+  context: HostContext,
+  datastore: Datastore,
+  neededBytes: number,
+): Promise<void> {
+  // Small files, and what a file system needs for its own tables.
+  const reserve = 1024 * 1024
+  const freeBytes = await context.freeBytes(datastore)
+  if (freeBytes >= neededBytes + reserve) return
+  throw new VmsealError(
+    'VMSEAL_NO_SPACE',
+    `datastore ${datastore.name} has ${freeBytes} bytes free and ${neededBytes + reserve} are needed; nothing was changed`,
+    { details: { subject: datastore.name } },
+  )
+}

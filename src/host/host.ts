@@ -1,0 +1,339 @@
+/** The host agent: it alone makes DEKs and opens wrapped ones. */
+import { createHash, randomUUID } from 'node:crypto'
+import { VmsealError, type CryptoKeyId } from '../errors.js'
+import type { DiskHandle } from '../native/load.js'
+import type {
+  CreateSpec,
+  HostApi,
+  HostIdentity,
+  ReconfigureSpec,
+  SealedKey,
+  VmConfig,
+  VmReference,
+  Work,
+} from '../rpc/host-api.js'
+import { createVirtualMachine } from './create.js'
+import { Datastore } from './datastore.js'
+import { destroyVirtualMachine } from './destroy.js'
+import { openDisk } from './disks.js'
+import type { HostContext } from './host-context.js'
+import { ioError } from './io-error.js'
+import { KeyCache } from './key-cache.js'
+import { registerBoot } from './lock.js'
+import { PoweredOnVms } from './power.js'
+import { reconfigure } from './reconfigure.js'
+import {
+  checkCreateSpec,
+  checkKey,
+  checkRange,
+  checkReconfigureSpec,
+  checkReference,
+  checkSealedKey,
+  checkUuid,
+} from './requests.js'
+import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { readVirtualMachine, toConfig } from './vm-config.js'
+import { WorkMeter } from './work.js'
+
+export interface HostOptions {
+  /** Name of the host, unique in its vCenter. */
+  readonly name: string
+  /** Name to directory; each directory exists. */
+  readonly datastores: Readonly<Record<string, string>>
+  /** UUID that stays over restarts; default: derived from the name. A host id belongs to one machine. */
+  readonly id?: string
+  /** The clock that expiry of seals is measured with, in milliseconds. */
+  readonly now?: () => number
+  /** Room on a datastore, in bytes; default: what the file system says. */
+  readonly freeBytes?: (datastore: string) => Promise<number>
+}
+
+const readLimit = 1024 * 1024
+
+/** One start of the host: everything that a restart loses. */
+interface Boot {
+  readonly id: string
+  readonly keys: KeyCache
+  readonly context: HostContext
+  readonly powered: PoweredOnVms
+  readonly stopping: AbortController
+  readonly requests: Set<Promise<unknown>>
+  readonly unregister: () => void
+}
+
+export class Host implements HostApi {
+  readonly id: string
+  readonly name: string
+  readonly #options: HostOptions
+  readonly #datastores: ReadonlyMap<string, Datastore>
+  #boot: Boot | undefined
+
+  private constructor(options: HostOptions, datastores: ReadonlyMap<string, Datastore>) {
+    this.id = options.id ?? hostIdOf(options.name)
+    this.name = options.name
+    this.#options = options
+    this.#datastores = datastores
+    this.#boot = this.#start()
+  }
+
+  static async start(options: HostOptions): Promise<Host> {
+    // eslint-disable-next-line no-control-regex
+    if (typeof options.name !== 'string' || !/^[^\0-\x1f\x7f]{1,200}$/.test(options.name))
+      throw new VmsealError(
+        'VMSEAL_INVALID_ARGUMENT',
+        'name must be the name of the host, 1 to 200 characters',
+      )
+    if (options.id !== undefined) checkUuid(options.id, 'id')
+    const datastores = new Map<string, Datastore>()
+    for (const [name, directory] of Object.entries(options.datastores))
+      datastores.set(name, await Datastore.open(name, directory))
+    return new Host(options, datastores)
+  }
+
+  /** As a reboot: running requests are cancelled, VMs are off, the key cache is empty, the seal key is new. */
+  async restart(): Promise<void> {
+    await this.#halt()
+    this.#boot = this.#start()
+  }
+
+  /** Ends the host and wipes its keys. Every later request: VMSEAL_HOST_UNREACHABLE. */
+  async stop(): Promise<void> {
+    await this.#halt()
+  }
+
+  identify(): Promise<HostIdentity> {
+    return this.#serve(({ id, keys }) => ({
+      hostId: this.id,
+      name: this.name,
+      bootId: id,
+      publicKey: keys.publicKey,
+      datastores: [...this.#datastores.keys()],
+    }))
+  }
+
+  installKey(key: SealedKey): Promise<void> {
+    return this.#serve(({ keys }) => {
+      checkSealedKey(key)
+      keys.install(key)
+    })
+  }
+
+  listKeys(): Promise<readonly CryptoKeyId[]> {
+    return this.#serve(({ keys }) => keys.list())
+  }
+
+  removeKey(key: CryptoKeyId): Promise<void> {
+    return this.#serve(({ keys }) => {
+      checkKey(key, 'key')
+      keys.remove(key)
+    })
+  }
+
+  createVirtualMachine(spec: CreateSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      checkCreateSpec(spec)
+      const datastore = this.#datastore(spec.datastore)
+      const files = datastore.filesOf(spec.name)
+      await createVirtualMachine(boot.context, datastore, files, spec, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  reconfigureVirtualMachine(vm: VmReference, spec: ReconfigureSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkReconfigureSpec(spec)
+      boot.powered.requireOff(files)
+      await reconfigure(boot.context, this.#datastore(vm.datastore), files, spec, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  readVirtualMachine(vm: VmReference): Promise<VmConfig> {
+    return this.#serve((boot) => configOf(boot, this.#files(vm)))
+  }
+
+  findVirtualMachines(datastore: string): Promise<readonly VmReference[]> {
+    return this.#serve(() => this.#datastore(datastore).find())
+  }
+
+  destroyVirtualMachine(vm: VmReference): Promise<void> {
+    return this.#serve(async ({ context, powered }) => {
+      const files = this.#files(vm)
+      powered.requireOff(files)
+      await destroyVirtualMachine(context, files)
+    })
+  }
+
+  powerOn(vm: VmReference): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      await boot.powered.powerOn(files)
+      return configOf(boot, files)
+    })
+  }
+
+  powerOff(vm: VmReference): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      await boot.powered.powerOff(files)
+      return configOf(boot, files)
+    })
+  }
+
+  digestDisk(
+    vm: VmReference,
+    diskId: string,
+    work: Work = {},
+  ): Promise<{ readonly sha256: string; readonly bytes: number }> {
+    return this.#serve((boot) =>
+      withDisk(boot, this.#files(vm), diskId, async (disk) => {
+        const bytes = disk.capacityBytes
+        const step = { label: `digest ${diskId}`, bytes, start: () => disk.digest() }
+        const meter = new WorkMeter(stoppable(work, boot), [step])
+        const { sha256 } = JSON.parse(await meter.run(step)) as { sha256: string }
+        meter.finish(step.label)
+        return { sha256, bytes }
+      }),
+    )
+  }
+
+  readDisk(vm: VmReference, diskId: string, offset: number, length: number): Promise<string> {
+    return this.#serve((boot) => {
+      checkRange(offset, length, readLimit)
+      return withDisk(boot, this.#files(vm), diskId, async (disk) => {
+        if (offset + length > disk.capacityBytes)
+          throw new VmsealError(
+            'VMSEAL_INVALID_ARGUMENT',
+            `the disk has ${disk.capacityBytes} bytes; ${length} bytes from ${offset} reach beyond its end`,
+          )
+        return (await disk.read(offset, length)).toString('base64')
+      })
+    })
+  }
+
+  #start(): Boot {
+    const id = randomUUID()
+    const keys = new KeyCache(this.id, this.#options.now)
+    const { freeBytes } = this.#options
+    const context: HostContext = {
+      name: this.name,
+      owner: { hostId: this.id, bootId: id },
+      keys,
+      freeBytes: (datastore) => (freeBytes ? freeBytes(datastore.name) : datastore.freeBytes()),
+    }
+    return {
+      id,
+      keys,
+      context,
+      powered: new PoweredOnVms(context),
+      stopping: new AbortController(),
+      requests: new Set(),
+      unregister: registerBoot(id),
+    }
+  }
+
+  async #halt(): Promise<void> {
+    const boot = this.#boot
+    if (boot === undefined) return
+    this.#boot = undefined
+    boot.stopping.abort()
+    await Promise.allSettled(boot.requests)
+    try {
+      await boot.powered.dispose()
+    } finally {
+      boot.keys.dispose()
+      boot.unregister()
+    }
+  }
+
+  /** Every request passes here: refused when stopped, waited for at a stop, rejects with `VmsealError` only. */
+  async #serve<T>(request: (boot: Boot) => T | Promise<T>): Promise<T> {
+    const boot = this.#boot
+    if (boot === undefined)
+      throw new VmsealError('VMSEAL_HOST_UNREACHABLE', `the host ${this.name} is stopped`)
+    const running = (async () => request(boot))()
+    boot.requests.add(running)
+    try {
+      return await running
+    } catch (error) {
+      throw ioError(error, this.name)
+    } finally {
+      boot.requests.delete(running)
+    }
+  }
+
+  #datastore(name: string): Datastore {
+    const datastore = this.#datastores.get(name)
+    if (datastore !== undefined) return datastore
+    throw new VmsealError(
+      'VMSEAL_NOT_FOUND',
+      `the host ${this.name} has no datastore ${JSON.stringify(name)}`,
+      {
+        details: { subject: name },
+      },
+    )
+  }
+
+  #files(vm: VmReference): VirtualMachineFiles {
+    checkReference(vm)
+    return this.#datastore(vm.datastore).files(vm)
+  }
+}
+
+/** A UUID of version 8 (RFC 9562 section 5.8) from SHA-256 of the name. */
+function hostIdOf(name: string): string {
+  const bytes = createHash('sha256').update('vmseal host ').update(name).digest().subarray(0, 16)
+  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80
+  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}
+
+async function configOf(boot: Boot, files: VirtualMachineFiles): Promise<VmConfig> {
+  const vm = await readConsistently(files, () => readVirtualMachine(files))
+  return toConfig(vm, files, boot.keys, boot.powered.isOn(files) ? 'poweredOn' : 'poweredOff')
+}
+
+/** The open disk of a VM that is on, else one that is opened for the time of `use`. */
+async function withDisk<T>(
+  boot: Boot,
+  files: VirtualMachineFiles,
+  diskId: string,
+  use: (disk: DiskHandle) => Promise<T>,
+): Promise<T> {
+  checkUuid(diskId, 'diskId')
+  const open = boot.powered.disk(files, diskId)
+  if (open !== undefined) return use(open)
+  const disk = await readConsistently(files, async () => {
+    const vm = await readVirtualMachine(files)
+    const found = vm.disks.find((candidate) => candidate.diskId === diskId)
+    if (found === undefined)
+      throw new VmsealError('VMSEAL_NOT_FOUND', `${files.label(files.vmx)} has no disk ${diskId}`)
+    return openDisk(found, vm.description.vmId, boot.keys, files)
+  })
+  try {
+    return await use(disk)
+  } finally {
+    disk.close()
+  }
+}
+
+/**
+ * Reading takes no lock. When it fails because a transaction was committed meanwhile, which removes
+ * the files that the old .vmx named, it begins again.
+ */
+async function readConsistently<T>(files: VirtualMachineFiles, read: () => Promise<T>): Promise<T> {
+  for (let attempt = 1; ; attempt += 1) {
+    const before = (await files.readVmx())?.toString()
+    try {
+      return await read()
+    } catch (error) {
+      if (attempt === 5 || (await files.readVmx())?.toString() === before) throw error
+    }
+  }
+}
+
+function stoppable(work: Work, boot: Boot): Work {
+  const signals = [boot.stopping.signal, ...(work.signal ? [work.signal] : [])]
+  return { ...work, signal: AbortSignal.any(signals) }
+}

@@ -1,0 +1,118 @@
+/** The VMs that a host has powered on: their lock, VM home DEK and open disks. */
+import { VmsealError } from '../errors.js'
+import type { DiskHandle, KeyHandle } from '../native/load.js'
+import { keyRequired, missingKeyOf, openDisk } from './disks.js'
+import { takeVirtualMachine, type HostContext } from './host-context.js'
+import type { VirtualMachineLock } from './lock.js'
+import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { keysRequired, missingKeysOf, readVirtualMachine, type VirtualMachine } from './vm-config.js'
+import { openHome } from './vm-home.js'
+import { logLine } from './vm-log.js'
+
+interface RunningVm {
+  readonly files: VirtualMachineFiles
+  readonly lock: VirtualMachineLock
+  readonly homeDek?: KeyHandle
+  readonly disks: ReadonlyMap<string, DiskHandle>
+}
+
+export class PoweredOnVms {
+  readonly #context: HostContext
+  readonly #running = new Map<string, RunningVm>()
+
+  constructor(context: HostContext) {
+    this.#context = context
+  }
+
+  isOn(files: VirtualMachineFiles): boolean {
+    return this.#running.has(files.directory)
+  }
+
+  requireOff(files: VirtualMachineFiles): void {
+    if (this.isOn(files)) throw invalidPowerState(files, 'it is powered on and must be powered off')
+  }
+
+  /** The open disk of a VM that is on. */
+  disk(files: VirtualMachineFiles, diskId: string): DiskHandle | undefined {
+    return this.#running.get(files.directory)?.disks.get(diskId)
+  }
+
+  /** Opens VM home and every disk, and keeps the VM's lock until it is powered off. */
+  async powerOn(files: VirtualMachineFiles): Promise<void> {
+    if (this.isOn(files)) throw invalidPowerState(files, 'it is powered on already')
+    const lock = await takeVirtualMachine(this.#context, files)
+    try {
+      const opened = openVm(this.#context, files, await readVirtualMachine(files))
+      this.#running.set(files.directory, { files, lock, ...opened })
+    } catch (error) {
+      await lock.release()
+      throw error
+    }
+    await logLine(files, this.#context.name, 'powered on')
+  }
+
+  async powerOff(files: VirtualMachineFiles): Promise<void> {
+    const running = this.#running.get(files.directory)
+    if (running === undefined) throw invalidPowerState(files, 'it is not powered on')
+    this.#running.delete(files.directory)
+    close(running)
+    await running.lock.release()
+    await logLine(files, this.#context.name, 'powered off')
+  }
+
+  /** All VMs off, as when the host loses power: every key is wiped before the first lock is given back. */
+  async dispose(): Promise<void> {
+    const running = [...this.#running.values()]
+    this.#running.clear()
+    for (const vm of running) close(vm)
+    for (const { lock } of running) await lock.release()
+  }
+}
+
+function close({ homeDek, disks }: Pick<RunningVm, 'homeDek' | 'disks'>): void {
+  homeDek?.dispose()
+  for (const disk of disks.values()) disk.close()
+}
+
+function openVm(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine) {
+  requireEveryKey(context, files, vm)
+  const disks = new Map<string, DiskHandle>()
+  const homeDek = openHomeDek(context, files, vm)
+  const opened = { disks, ...(homeDek && { homeDek }) }
+  try {
+    for (const disk of vm.disks)
+      disks.set(disk.diskId, openDisk(disk, vm.description.vmId, context.keys, files))
+    return opened
+  } catch (error) {
+    close(opened)
+    throw error
+  }
+}
+
+function openHomeDek(
+  context: HostContext,
+  files: VirtualMachineFiles,
+  vm: VirtualMachine,
+): KeyHandle | undefined {
+  const { wrap } = vm.description
+  if (wrap === undefined || vm.homeKey === undefined) return undefined
+  const kek = context.keys.require(vm.homeKey, keysRequired(files, [vm.homeKey]).message)
+  return openHome(vm.description, wrap, kek, files).dek
+}
+
+function requireEveryKey(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine): void {
+  const missing = missingKeysOf(vm, context.keys)
+  if (missing.length === 0) return
+  const homeMissing = vm.homeKey !== undefined && context.keys.get(vm.homeKey) === undefined
+  const disk = homeMissing ? undefined : vm.disks.find((candidate) => missingKeyOf(candidate, context.keys))
+  if (disk === undefined) throw keysRequired(files, missing)
+  const { message, details } = keyRequired(disk, missing[0]!, files)
+  throw new VmsealError('VMSEAL_ENCRYPTION_KEY_REQUIRED', message, {
+    details: { ...details, requiredKeys: missing },
+  })
+}
+
+function invalidPowerState(files: VirtualMachineFiles, reason: string): VmsealError {
+  const subject = files.label(files.vmx)
+  return new VmsealError('VMSEAL_INVALID_POWER_STATE', `${subject}: ${reason}`, { details: { subject } })
+}

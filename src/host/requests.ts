@@ -1,0 +1,181 @@
+/** What arrives from vCenter, checked before anything is done with it: VMSEAL_INVALID_ARGUMENT names the field. */
+import { VmsealError, type CryptoKeyId } from '../errors.js'
+import type {
+  CreateSpec,
+  CryptoSpec,
+  NewDisk,
+  ReconfigureSpec,
+  SealedKey,
+  VmReference,
+} from '../rpc/host-api.js'
+import { checkVirtualMachineName } from './datastore.js'
+import { isIdentityKey, isKeyId, uuidPattern } from './home-description.js'
+import { isVmxKey } from './vmx.js'
+
+/** The largest disk, as in vSphere: 62 TiB. */
+const capacityLimit = 62 * 2 ** 40
+const settingCountLimit = 1000
+const settingByteLimit = 64 * 1024
+
+export function checkReference(vm: unknown): asserts vm is VmReference {
+  const { datastore, vmx } = record(vm, 'vm')
+  requireThat(typeof datastore === 'string', 'vm.datastore', 'a name')
+  requireThat(typeof vmx === 'string', 'vm.vmx', 'a path such as db01/db01.vmx')
+}
+
+export function checkKey(key: unknown, field: string): asserts key is CryptoKeyId {
+  requireThat(isKeyId(key), field, 'a key id with its provider id')
+}
+
+export function checkSealedKey(key: unknown): asserts key is SealedKey {
+  checkKey(key, 'key')
+  const { hostId, nonce, expiresAt, sealed } = key as unknown as Record<string, unknown>
+  requireThat(typeof hostId === 'string' && hostId.length <= 100, 'key.hostId', 'a host id')
+  requireThat(isBase64(nonce, 128), 'key.nonce', 'base64 of at most 128 characters')
+  requireThat(isBase64(sealed, 1024), 'key.sealed', 'base64 of at most 1024 characters')
+  requireThat(
+    typeof expiresAt === 'string' &&
+      /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z$/.test(expiresAt) &&
+      Number.isFinite(Date.parse(expiresAt)),
+    'key.expiresAt',
+    'an ISO 8601 time in UTC',
+  )
+}
+
+export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
+  const { vmId, name, datastore, homeKey, disks, settings } = record(spec, 'spec')
+  checkUuid(vmId, 'spec.vmId')
+  checkVirtualMachineName(name)
+  requireThat(typeof datastore === 'string', 'spec.datastore', 'a name')
+  if (homeKey !== undefined) checkKey(homeKey, 'spec.homeKey')
+  checkNewDisks(disks, 'spec.disks')
+  if (settings !== undefined) checkSettings(settings)
+  if (homeKey === undefined && disks.some(({ key }) => key !== undefined))
+    throw new VmsealError(
+      'VMSEAL_ENCRYPTION_MISMATCH',
+      'an encrypted disk cannot belong to a VM whose home is plain: set homeKey too',
+    )
+}
+
+export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
+  const { home, disks, addDisks } = record(spec, 'spec')
+  if (home !== undefined) checkCrypto(home, 'spec.home')
+  const ids: string[] = []
+  if (disks !== undefined)
+    for (const [index, disk] of list(disks, 'spec.disks').entries()) {
+      const field = `spec.disks[${index}]`
+      const { diskId, crypto, sectorSize } = record(disk, field)
+      checkUuid(diskId, `${field}.diskId`)
+      checkCrypto(crypto, `${field}.crypto`)
+      checkSectorSize(sectorSize, crypto.type === 'encrypt', `${field}.sectorSize`)
+      ids.push(diskId)
+    }
+  requireThat(new Set(ids).size === ids.length, 'spec.disks', 'a list that names each disk once')
+  if (addDisks !== undefined) checkNewDisks(addDisks, 'spec.addDisks')
+}
+
+/** A range of bytes of a disk, up to `limit` long. */
+export function checkRange(offset: unknown, length: unknown, limit: number): void {
+  requireThat(Number.isSafeInteger(offset) && (offset as number) >= 0, 'offset', 'a number of bytes from 0')
+  requireThat(
+    Number.isSafeInteger(length) && (length as number) > 0 && (length as number) <= limit,
+    'length',
+    `a number of bytes from 1 to ${limit}`,
+  )
+}
+
+export function checkUuid(value: unknown, field: string): asserts value is string {
+  requireThat(typeof value === 'string' && uuidPattern.test(value), field, 'a UUID in lower case')
+}
+
+function checkNewDisks(disks: unknown, field: string): asserts disks is NewDisk[] {
+  const ids = list(disks, field).map((disk, index) => checkNewDisk(disk, `${field}[${index}]`))
+  requireThat(new Set(ids).size === ids.length, field, 'a list that names each disk once')
+  requireThat(ids.length <= 60, field, 'a list of at most 60 disks')
+}
+
+function checkNewDisk(disk: unknown, field: string): string {
+  const { diskId, source, capacityBytes, key, sectorSize } = record(disk, field)
+  checkUuid(diskId, `${field}.diskId`)
+  if (key !== undefined) checkKey(key, `${field}.key`)
+  checkSectorSize(sectorSize, key !== undefined, `${field}.sectorSize`)
+  requireThat(
+    (source === undefined) !== (capacityBytes === undefined),
+    field,
+    'a disk with either a source or a capacityBytes',
+  )
+  if (source !== undefined)
+    requireThat(
+      typeof source === 'string' && source !== '' && !source.includes('\0'),
+      `${field}.source`,
+      'a path',
+    )
+  else
+    requireThat(
+      Number.isSafeInteger(capacityBytes) &&
+        (capacityBytes as number) > 0 &&
+        (capacityBytes as number) <= capacityLimit &&
+        (capacityBytes as number) % 512 === 0,
+      `${field}.capacityBytes`,
+      'a multiple of 512 from 512 to 62 TiB',
+    )
+  return diskId
+}
+
+function checkCrypto(crypto: unknown, field: string): asserts crypto is CryptoSpec {
+  const { type, key } = record(crypto, field)
+  requireThat(type === 'encrypt' || type === 'decrypt', `${field}.type`, '"encrypt" or "decrypt"')
+  if (type === 'encrypt') checkKey(key, `${field}.key`)
+}
+
+function checkSectorSize(size: unknown, encrypts: boolean, field: string): void {
+  if (size === undefined) return
+  requireThat(
+    (size === 512 || size === 4096) && encrypts,
+    field,
+    '512 or 4096, and only where a disk is encrypted',
+  )
+}
+
+function checkSettings(settings: unknown): void {
+  const entries = Object.entries(record(settings, 'spec.settings'))
+  requireThat(entries.length <= settingCountLimit, 'spec.settings', `at most ${settingCountLimit} settings`)
+  const keys = new Set<string>()
+  for (const [key, value] of entries) {
+    const field = `spec.settings[${JSON.stringify(key.slice(0, 100))}]`
+    requireThat(isVmxKey(key) && !isIdentityKey(key), field, 'a .vmx key that vmseal does not govern')
+    requireThat(!keys.has(key.toLowerCase()), field, 'there once, in upper or lower case')
+    keys.add(key.toLowerCase())
+    requireThat(
+      typeof value === 'string' && Buffer.byteLength(value) <= settingByteLimit,
+      field,
+      'text of at most 64 KiB',
+    )
+  }
+}
+
+function isBase64(value: unknown, limit: number): boolean {
+  return (
+    typeof value === 'string' &&
+    value.length > 0 &&
+    value.length <= limit &&
+    Buffer.from(value, 'base64').toString('base64') === value
+  )
+}
+
+function record(value: unknown, field: string): Record<string, unknown> {
+  requireThat(typeof value === 'object' && value !== null && !Array.isArray(value), field, 'an object')
+  return value as Record<string, unknown>
+}
+
+function list(value: unknown, field: string): unknown[] {
+  requireThat(Array.isArray(value), field, 'a list')
+  return value as unknown[]
+}
+
+function requireThat(holds: boolean, field: string, expected: string): asserts holds {
+  if (!holds)
+    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${field} must be ${expected}`, {
+      details: { subject: field },
+    })
+}

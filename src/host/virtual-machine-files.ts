@@ -1,0 +1,204 @@
+/**
+ * The folder of one VM: which names belong to the VM, which are free for new files, and access that
+ * stays inside the folder.
+ */
+import { lstat, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { VmsealError } from '../errors.js'
+import type { VmReference } from '../rpc/host-api.js'
+import { isTemporaryOf, readSmallFile, removeFile } from './durable-file.js'
+import { errnoOf, ioError } from './io-error.js'
+import { VmxDocument, vmxByteLimit } from './vmx.js'
+
+type FileKind = 'disk' | 'home' | 'record' | 'temporary'
+
+export class VirtualMachineFiles {
+  readonly datastore: string
+  /** Absolute path of the VM's folder. */
+  readonly directory: string
+  /** The name of the folder and the first part of every file's name. */
+  readonly base: string
+  readonly #descriptorPattern: RegExp
+  readonly #diskPattern: RegExp
+  readonly #homePattern: RegExp
+
+  /** `name` is a VM name that was checked: it is the folder's name and the first part of the files' names. */
+  constructor(datastore: string, datastoreDirectory: string, name: string) {
+    this.datastore = datastore
+    this.directory = join(datastoreDirectory, name)
+    this.base = name
+    const escaped = name.replaceAll('.', '\\.')
+    this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?\\.vmdk$`)
+    this.#diskPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-flat|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?$`)
+    this.#homePattern = new RegExp(`^${escaped}([A-Za-z0-9 ._-]{0,120})\\.(nvram|vswp|vmsn|vmss|vmem)$`)
+  }
+
+  get vmx(): string {
+    return `${this.base}.vmx`
+  }
+  get vmsd(): string {
+    return `${this.base}.vmsd`
+  }
+  get manifest(): string {
+    return `${this.base}.vmseal-task`
+  }
+  get lock(): string {
+    return `${this.base}.vmx.lck`
+  }
+  get log(): string {
+    return 'vmware.log'
+  }
+
+  get reference(): VmReference {
+    return { datastore: this.datastore, vmx: `${this.base}/${this.vmx}` }
+  }
+
+  path(name: string): string {
+    return join(this.directory, name)
+  }
+
+  /** A file as vSphere writes it: `[ds1] db01/db01.vmdk`. */
+  label(name: string): string {
+    return `[${this.datastore}] ${this.base}/${name}`
+  }
+
+  /** What a name in the folder is to this VM; undefined: it belongs to somebody else. */
+  kindOf(name: string): FileKind | undefined {
+    if (this.#diskPattern.test(name)) return 'disk'
+    if (this.#homePattern.test(name)) return 'home'
+    if (isTemporaryOf(this.base, name)) return 'temporary'
+    const records = [this.vmx, this.vmsd, this.manifest, this.lock, this.log]
+    return records.includes(name) ? 'record' : undefined
+  }
+
+  /** True for the descriptor names that a disk of this VM can have. */
+  isDescriptor(name: string): boolean {
+    return this.#descriptorPattern.test(name)
+  }
+
+  /** True for the extent names that belong to a descriptor, and so to no other disk. */
+  isExtentOf(descriptor: string, name: string): boolean {
+    const stem = descriptor.slice(0, -'.vmdk'.length)
+    return name.startsWith(stem) && /^-(flat|[fs]\d{3})\.vmdk$/.test(name.slice(stem.length))
+  }
+
+  /** A VM home file's part in the VM, which stays when the file gets another name: `nvram`, `vmsn -Snapshot1`. */
+  roleOf(name: string): string | undefined {
+    const match = this.#homePattern.exec(name)
+    if (match === null) return undefined
+    return match[1] === '' ? match[2] : `${match[2]} ${match[1]}`
+  }
+
+  /** The files that come with a descriptor name: descriptor, flat extent, second copy of the vmseal lines. */
+  filesOfDisk(descriptor: string): string[] {
+    const stem = descriptor.slice(0, -'.vmdk'.length)
+    return [descriptor, `${stem}-flat.vmdk`, `${descriptor}.vmseal`]
+  }
+
+  /** The names in the folder; none if there is no folder. */
+  async list(): Promise<string[]> {
+    try {
+      if (!(await lstat(this.directory)).isDirectory())
+        throw new VmsealError('VMSEAL_IO', `${this.label('')} is no folder`, {
+          details: { subject: this.label('') },
+        })
+      return await readdir(this.directory)
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return []
+      throw ioError(error, this.label(''))
+    }
+  }
+
+  /** Refuses a folder that is missing, a link or no folder. */
+  async requireFolder(): Promise<void> {
+    try {
+      if (!(await lstat(this.directory)).isDirectory())
+        throw new VmsealError('VMSEAL_IO', `${this.label('')} is a link or no folder`)
+    } catch (error) {
+      throw ioError(error, this.label(this.vmx))
+    }
+  }
+
+  /** Undefined if there is no .vmx file. */
+  async readVmx(): Promise<VmxDocument | undefined> {
+    if ((await this.list()).length === 0) return undefined
+    try {
+      const bytes = await readSmallFile(
+        this.path(this.vmx),
+        vmxByteLimit,
+        this.label(this.vmx),
+        'VMSEAL_VMX_INVALID',
+      )
+      return VmxDocument.parse(bytes, this.label(this.vmx))
+    } catch (error) {
+      if (error instanceof VmsealError && error.code === 'VMSEAL_NOT_FOUND') return undefined
+      throw error
+    }
+  }
+
+  /** Bytes that a file takes on the datastore. Refuses links and everything that is no file. */
+  async allocatedBytes(name: string): Promise<number> {
+    const status = await this.#regular(name)
+    return status.blocks * 512
+  }
+
+  async byteLength(name: string): Promise<number> {
+    return (await this.#regular(name)).size
+  }
+
+  /** Removes files of this VM; missing ones are fine, a name of somebody else is a bug. */
+  async remove(names: Iterable<string>): Promise<void> {
+    for (const name of names) {
+      if (this.kindOf(name) === undefined || name.includes('/'))
+        throw new VmsealError('VMSEAL_INTERNAL', `${name} is no file of ${this.label(this.vmx)}`)
+      await removeFile(this.path(name))
+    }
+  }
+
+  async #regular(name: string) {
+    try {
+      const status = await lstat(this.path(name))
+      if (!status.isFile())
+        throw new VmsealError('VMSEAL_IO', `${this.label(name)} is a link or no regular file`, {
+          details: { subject: this.label(name) },
+        })
+      return status
+    } catch (error) {
+      throw ioError(error, this.label(name))
+    }
+  }
+}
+
+/** Names that no file of the folder has, so that new files never meet old ones. */
+export class FreeNames {
+  readonly #files: VirtualMachineFiles
+  readonly #taken: Set<string>
+
+  constructor(files: VirtualMachineFiles, existing: Iterable<string>) {
+    this.#files = files
+    this.#taken = new Set(existing)
+  }
+
+  /** A descriptor name whose extent and second copy are free too: `db01.vmdk`, `db01_1.vmdk`, ... */
+  disk(): string {
+    for (let n = 0; ; n += 1) {
+      const names = this.#files.filesOfDisk(`${this.#files.base}${n === 0 ? '' : `_${n}`}.vmdk`)
+      if (names.some((name) => this.#taken.has(name))) continue
+      for (const name of names) this.#taken.add(name)
+      return names[0] as string
+    }
+  }
+
+  /** A name for the home file of this role: `db01.nvram`, `db01_1.nvram`, ... */
+  home(role: string): string {
+    const [extension = '', rest = ''] = role.split(/ (.*)/s)
+    for (let n = 0; ; n += 1) {
+      const name = `${this.#files.base}${rest}${n === 0 ? '' : `_${n}`}.${extension}`
+      if (this.#taken.has(name)) continue
+      if (this.#files.kindOf(name) !== 'home')
+        throw new VmsealError('VMSEAL_INVALID_STATE', `${this.#files.label(name)} would be too long a name`)
+      this.#taken.add(name)
+      return name
+    }
+  }
+}

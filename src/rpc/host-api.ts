@@ -1,0 +1,146 @@
+/**
+ * What vCenter and a host say to each other. Everything here but `Work` is plain JSON, so the same
+ * types serve a host in this process and one across a network. Keys travel only sealed (`SealedKey`).
+ */
+import type { CryptoKeyId } from '../errors.js'
+
+/** Who a host is. A new `bootId` means: its key cache is empty and seals to its old public key are void. */
+export interface HostIdentity {
+  readonly hostId: string
+  readonly name: string
+  readonly bootId: string
+  /** X25519 public key of this boot, base64 (RFC 9180). */
+  readonly publicKey: string
+  readonly datastores: readonly string[]
+}
+
+/** A KEK sealed to one host (HPKE). Every field but `sealed` is authenticated: see `sealContext`. */
+export interface SealedKey extends CryptoKeyId {
+  readonly hostId: string
+  /** Unique for each seal, base64. */
+  readonly nonce: string
+  /** ISO 8601, UTC. */
+  readonly expiresAt: string
+  /** `enc || ciphertext`, base64. */
+  readonly sealed: string
+}
+
+/** The authenticated data of a seal: host, provider, key, nonce and expiry, in this order. */
+export function sealContext(key: Omit<SealedKey, 'sealed'>): Buffer {
+  return Buffer.from(JSON.stringify([key.hostId, key.providerId, key.keyId, key.nonce, key.expiresAt]))
+}
+
+/** vSphere's CryptoSpecEncrypt and CryptoSpecDecrypt. */
+export type CryptoSpec =
+  { readonly type: 'encrypt'; readonly key: CryptoKeyId } | { readonly type: 'decrypt' }
+
+/** Where a VM lives: the name of its folder and .vmx on a datastore, for instance `db01/db01.vmx`. */
+export interface VmReference {
+  readonly datastore: string
+  readonly vmx: string
+}
+
+export interface NewDisk {
+  /** UUID. */
+  readonly diskId: string
+  /** An image on the host's file system that is copied; the image is never changed. Without it the disk is empty. */
+  readonly source?: string
+  /** Size of an empty disk. */
+  readonly capacityBytes?: number
+  /** Encrypt from the first byte with this KEK: no plaintext of the disk reaches the datastore. */
+  readonly key?: CryptoKeyId
+  /** Data unit of an encrypted disk, default 512. */
+  readonly sectorSize?: 512 | 4096
+}
+
+export interface CreateSpec {
+  /** UUID. */
+  readonly vmId: string
+  readonly name: string
+  readonly datastore: string
+  /** Encrypt VM home with this KEK. */
+  readonly homeKey?: CryptoKeyId
+  readonly disks: readonly NewDisk[]
+  /** Further .vmx settings, for instance memsize; secret when VM home is encrypted. */
+  readonly settings?: Readonly<Record<string, string>>
+}
+
+/** What a reconfiguration changes; it happens as a whole or not at all. */
+export interface ReconfigureSpec {
+  readonly home?: CryptoSpec
+  readonly disks?: readonly {
+    readonly diskId: string
+    readonly crypto: CryptoSpec
+    readonly sectorSize?: 512 | 4096
+  }[]
+  readonly addDisks?: readonly NewDisk[]
+}
+
+export interface DiskConfig {
+  readonly diskId: string
+  /** Device node, for instance `scsi0:0`. */
+  readonly device: string
+  /** Descriptor file name in the VM's folder. */
+  readonly file: string
+  readonly capacityBytes: number
+  /** Absent: the disk is plain. */
+  readonly key?: CryptoKeyId
+}
+
+/** A VM as its files and the host's key cache show it. */
+export interface VmConfig extends VmReference {
+  readonly vmId: string
+  readonly name: string
+  /** Absent: VM home is plain. */
+  readonly homeKey?: CryptoKeyId
+  readonly disks: readonly DiskConfig[]
+  /** `locked`: the KEK of VM home is not on this host. */
+  readonly cryptoState: 'unlocked' | 'locked'
+  /** KEKs that the VM's files name and this host lacks. */
+  readonly missingKeys: readonly CryptoKeyId[]
+  readonly powerState: 'poweredOn' | 'poweredOff'
+}
+
+/** Progress of one piece of a task. */
+export interface WorkProgress {
+  /** What is worked on, for instance `encrypt scsi0:0`. */
+  readonly step: string
+  /** Bytes over the whole request. */
+  readonly doneBytes: number
+  readonly totalBytes: number
+}
+
+/** The live side of a long request. */
+export interface Work {
+  readonly onProgress?: (progress: WorkProgress) => void
+  readonly signal?: AbortSignal
+}
+
+/** A host agent, as vCenter sees it. Every method rejects with `VmsealError`. */
+export interface HostApi {
+  identify(): Promise<HostIdentity>
+
+  /** Opens a seal into the key cache. Refused: altered, expired, repeated, or for another host or boot. */
+  installKey(key: SealedKey): Promise<void>
+  listKeys(): Promise<readonly CryptoKeyId[]>
+  removeKey(key: CryptoKeyId): Promise<void>
+
+  createVirtualMachine(spec: CreateSpec, work?: Work): Promise<VmConfig>
+  reconfigureVirtualMachine(vm: VmReference, spec: ReconfigureSpec, work?: Work): Promise<VmConfig>
+  readVirtualMachine(vm: VmReference): Promise<VmConfig>
+  findVirtualMachines(datastore: string): Promise<readonly VmReference[]>
+  destroyVirtualMachine(vm: VmReference): Promise<void>
+
+  /** Opens VM home and every disk. Without a KEK: VMSEAL_ENCRYPTION_KEY_REQUIRED naming the ids. */
+  powerOn(vm: VmReference): Promise<VmConfig>
+  powerOff(vm: VmReference): Promise<VmConfig>
+
+  /** SHA-256 (hex) of a disk as a guest reads it. */
+  digestDisk(
+    vm: VmReference,
+    diskId: string,
+    work?: Work,
+  ): Promise<{ readonly sha256: string; readonly bytes: number }>
+  /** Up to 1 MiB of a disk as a guest reads it, base64. */
+  readDisk(vm: VmReference, diskId: string, offset: number, length: number): Promise<string>
+}
