@@ -1,0 +1,67 @@
+/** Row A9 of the feature table: how a host that lost its keys gets them back, and what happens when it cannot. */
+import test from 'ava'
+import { connectAsVCenter } from './kms-view.js'
+import { encryption, openSite } from './site.js'
+
+test('A9: a host that restarts gets the same key by its id, without a new one', async (t) => {
+  const site = await openSite(t)
+  const { file, sha256 } = await site.image('a')
+  const vm = await site.vcenter.virtualMachines.import({
+    name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [file], host: 'esx-1',
+  }) // prettier-ignore
+  const key = (await vm.info()).homeKey
+  if (!key) throw new Error('the set-up is not what the test needs')
+  t.is(site.seen('Create'), 1)
+  site.seen('Get')
+
+  await site.hosts[0]?.restart()
+  t.like(await vm.info(), { cryptoState: 'locked', connectionState: 'invalid', missingKeys: [key] })
+  const refusal = await t.throwsAsync(vm.powerOn({ host: 'esx-1' }), {
+    code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED',
+  })
+  t.deepEqual((refusal as { details?: unknown } | undefined)?.details, {
+    requiredKeys: [key], subject: '[ds1] db01/db01.vmx',
+  }) // prettier-ignore
+  await t.throwsAsync(vm.digest('scsi0:0', { host: 'esx-1' }), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
+  t.is((await vm.digest('scsi0:0', { host: 'esx-2' })).sha256, sha256, 'the other host still has it')
+
+  const sync = await site.vcenter.hosts.reconnect('esx-1')
+  t.like(sync, { host: 'esx-1', restarted: true, pushed: [key], failed: [], unlocked: ['db01'], locked: [] })
+  t.is(site.seen('Create'), 0)
+  t.is(site.seen('Get'), 1)
+  t.like(await vm.info(), { cryptoState: 'unlocked', connectionState: 'connected', missingKeys: [] })
+  t.is((await vm.powerOn()).powerState, 'poweredOn')
+  t.is((await vm.digest('scsi0:0')).sha256, sha256)
+  t.deepEqual(
+    site.events.map(({ id }) => id).filter((id) => id.includes('.VM')),
+    ['com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost', 'com.vmware.vc.vm.Crypto.VMUnlocked'],
+  )
+  // Nothing to do the second time.
+  t.like(await site.vcenter.hosts.reconnect('esx-1'), { restarted: false, pushed: [], unlocked: [] })
+  t.is(site.seen('Get'), 0)
+})
+
+test('A9: a key that the KMS lost or deactivated keeps the VM locked, and unlock says why', async (t) => {
+  const site = await openSite(t, { hosts: ['esx-1'] })
+  const { vcenter, cluster } = site
+  const make = (name: string) =>
+    vcenter.virtualMachines.create({ name, cluster, datastore: 'ds1', policy: encryption, disks: [] })
+  const [gone, off, fine] = [await make('gone'), await make('off'), await make('fine')]
+  const client = await connectAsVCenter(site)
+  const idOf = async (vm: typeof gone): Promise<string> => (await vm.info()).homeKey?.keyId ?? ''
+  await client.revoke(await idOf(gone), 'CessationOfOperation')
+  await client.destroy(await idOf(gone))
+  await client.revoke(await idOf(off), 'CessationOfOperation')
+  client.close()
+  await site.hosts[0]?.restart()
+  const sync = await vcenter.hosts.reconnect('esx-1')
+  t.deepEqual(sync.unlocked, ['fine'])
+  t.deepEqual(sync.locked, ['gone', 'off'])
+  t.deepEqual(sync.failed.map(({ error }) => error.code).toSorted(), ['VMSEAL_KEY_MISSING_IN_KMS', 'VMSEAL_KEY_NOT_ACTIVE']) // prettier-ignore
+  t.is((await fine.info()).cryptoState, 'unlocked')
+  await t.throwsAsync(gone.unlock(), { code: 'VMSEAL_KEY_MISSING_IN_KMS' })
+  await t.throwsAsync(off.unlock(), { code: 'VMSEAL_KEY_NOT_ACTIVE' })
+  await t.throwsAsync(gone.powerOn(), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
+  await gone.unregister()
+  t.deepEqual((await vcenter.virtualMachines.list()).map(({ name }) => name), ['fine', 'off']) // prettier-ignore
+})

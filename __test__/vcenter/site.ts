@@ -1,0 +1,91 @@
+/** A whole installation for a test: a real KMS, a vCenter, and hosts that share a datastore. */
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import type { ExecutionContext } from 'ava'
+import { Host, Kms, VCenter, type Cluster, type VCenterEvent } from '../../src/index.js'
+
+export const encryption = 'VM Encryption Policy'
+export const plain = 'Datastore Default'
+/** Stands all over the images; a datastore that holds it holds plaintext. */
+export const marker = 'vmseal test image: this text is in plain sight. '
+
+export interface Site {
+  readonly directory: string
+  readonly datastore: string
+  readonly kms: Kms
+  readonly credentials: Awaited<ReturnType<Kms['enrol']>>
+  readonly vcenter: VCenter
+  readonly cluster: Cluster
+  readonly hosts: readonly Host[]
+  /** KMIP operations that the KMS has seen, in order. */
+  readonly operations: string[]
+  readonly events: VCenterEvent[]
+  /** A raw image with the marker in every sector; a number that tells images apart. */
+  image(name: string, megabytes?: number): Promise<{ file: string; sha256: string }>
+  /** How often the KMS saw an operation since the last call for it, or the start. */
+  seen(operation: string): number
+}
+
+export async function openSite(
+  t: ExecutionContext,
+  options: { hosts?: readonly string[]; provider?: boolean } = {},
+): Promise<Site> {
+  const directory = await mkdtemp(path.join(tmpdir(), 'vmseal-vcenter-'))
+  const datastore = path.join(directory, 'ds1')
+  await mkdir(datastore)
+  const kms = await Kms.start({ directory: path.join(directory, 'kms') })
+  const operations: string[] = []
+  kms.on('operation', ({ operation }) => operations.push(operation))
+  const credentials = await kms.enrol('vcenter')
+  const vcenter = await VCenter.open({ directory: path.join(directory, 'vcenter') })
+  const events: VCenterEvent[] = []
+  vcenter.on('event', (event) => events.push(event))
+  if (options.provider !== false)
+    await vcenter.keyProviders.add({ id: 'kms-1', servers: [kms.endpoint], credentials })
+  const cluster = await vcenter.clusters.create('prod')
+  const hosts: Host[] = []
+  for (const name of options.hosts ?? ['esx-1', 'esx-2']) {
+    const host = await Host.start({ name, datastores: { ds1: datastore } })
+    hosts.push(host)
+    await cluster.addHost(host)
+  }
+  t.teardown(async () => {
+    await vcenter.close()
+    for (const host of hosts) await host.stop()
+    await kms.stop()
+    await rm(directory, { recursive: true, force: true })
+  })
+  const counted = new Map<string, number>()
+  return {
+    directory,
+    datastore,
+    kms,
+    credentials,
+    vcenter,
+    cluster,
+    hosts,
+    operations,
+    events,
+    image: (name, megabytes = 1) => makeImage(path.join(directory, `${name}.raw`), name, megabytes),
+    seen: (operation) => {
+      const total = operations.filter((entry) => entry === operation).length
+      const before = counted.get(operation) ?? 0
+      counted.set(operation, total)
+      return total - before
+    },
+  }
+}
+
+export async function makeImage(
+  file: string,
+  name: string,
+  megabytes: number,
+): Promise<{ file: string; sha256: string }> {
+  const bytes = Buffer.alloc(megabytes * 2 ** 20)
+  for (let sector = 0; sector < bytes.length / 512; sector += 1)
+    bytes.fill(`${marker}${name} ${sector} `, sector * 512, sector * 512 + 512)
+  await writeFile(file, bytes)
+  return { file, sha256: createHash('sha256').update(bytes).digest('hex') }
+}

@@ -1,0 +1,48 @@
+/** The public API of vmseal, and nothing else. */
+export { VmsealError, errorCodes, isVmsealError } from './errors.js'
+export type { CryptoKeyId, ErrorCode, ErrorDetails, Fault } from './errors.js'
+export { Host } from './host/host.js'
+export type { HostOptions } from './host/host.js'
+export { Kms } from './kms/kms.js'
+export type { KmsCredentials, KmsEndpoint, KmsOperation, KmsOptions } from './kms/kms.js'
+export type { KmsClient } from './kms/clients.js'
+export type {
+  CreateSpec,
+  CryptoSpec,
+  DiskConfig,
+  HostApi,
+  HostIdentity,
+  NewDisk,
+  ReconfigureSpec,
+  SealedKey,
+  VmConfig,
+  VmReference,
+  Work,
+  WorkProgress,
+} from './rpc/host-api.js'
+export { VCenter } from './vcenter/vcenter.js'
+export type { VCenterEvents, VCenterOptions } from './vcenter/vcenter.js'
+export type { Cluster, Clusters } from './vcenter/clusters.js'
+export type { VCenterEvent, VCenterEventDetails, VCenterEventId } from './vcenter/events.js'
+export type { HostSync, KeyFailure } from './vcenter/host-sync.js'
+export type { HostInfo, Hosts } from './vcenter/hosts.js'
+export type {
+  KeyProviderCredentials,
+  KeyProviderInfo,
+  KeyProviderSpec,
+  KeyProviders,
+} from './vcenter/key-providers.js'
+export type { StoragePolicies, StoragePolicy } from './vcenter/storage-policies.js'
+export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js'
+export type { Tasks } from './vcenter/tasks.js'
+export type { KeyName } from './vcenter/task-keys.js'
+export type { AddDiskSpec, HostOption, VirtualMachine } from './vcenter/virtual-machine.js'
+export type {
+  CreateVirtualMachineSpec,
+  ImportVirtualMachineSpec,
+  RegisterVirtualMachineSpec,
+  VirtualMachines,
+} from './vcenter/virtual-machines.js'
+export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
+export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
+export type { KmsServerAddress, TaskRecord, TaskState } from './store/store.js'

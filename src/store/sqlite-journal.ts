@@ -1,0 +1,66 @@
+/** Tasks and events in SQLite. */
+import type { SqliteDatabase } from './sqlite-database.js'
+import type { EventRecord, EventTable, TaskRecord, TaskTable } from './store.js'
+
+export class JournalTables {
+  readonly tasks: TaskTable
+  readonly events: EventTable
+
+  constructor(database: SqliteDatabase) {
+    this.tasks = taskTable(database)
+    this.events = eventTable(database)
+  }
+}
+
+function taskTable(database: SqliteDatabase): TaskTable {
+  return {
+    list: async (limit) =>
+      database.all<TaskRecord>(
+        `SELECT id, name, entity, state, created_at AS createdAt, started_at AS startedAt, ended_at AS endedAt,
+           error_code AS errorCode, error_message AS errorMessage, done_bytes AS doneBytes,
+           total_bytes AS totalBytes
+         FROM task ORDER BY rowid DESC LIMIT @limit`,
+        { limit },
+      ),
+
+    save: async (record) => {
+      database.run(
+        `INSERT INTO task (id, name, entity, state, created_at, started_at, ended_at, error_code, error_message,
+           done_bytes, total_bytes)
+         VALUES (@id, @name, @entity, @state, @createdAt, @startedAt, @endedAt, @errorCode, @errorMessage,
+           @doneBytes, @totalBytes)
+         ON CONFLICT (id) DO UPDATE SET state = @state, started_at = @startedAt, ended_at = @endedAt,
+           error_code = @errorCode, error_message = @errorMessage, done_bytes = @doneBytes,
+           total_bytes = @totalBytes`,
+        { ...record },
+      )
+    },
+
+    failUnfinished: async (endedAt, code, message) =>
+      database.run(
+        `UPDATE task SET state = 'error', ended_at = @endedAt, error_code = @code, error_message = @message
+         WHERE state IN ('queued', 'running')`,
+        { endedAt, code, message },
+      ),
+  }
+}
+
+function eventTable(database: SqliteDatabase): EventTable {
+  return {
+    append: async ({ id, time, details }) => {
+      const row = database.first<{ sequence: number }>(
+        `INSERT INTO event (id, time, details) VALUES (@id, @time, @details) RETURNING sequence`,
+        { id, time, details: JSON.stringify(details) },
+      )
+      return { sequence: row?.sequence ?? 0, id, time, details }
+    },
+
+    list: async (afterSequence, limit) =>
+      database
+        .all<Omit<EventRecord, 'details'> & { details: string }>(
+          `SELECT sequence, id, time, details FROM event WHERE sequence > @afterSequence ORDER BY sequence LIMIT @limit`,
+          { afterSequence, limit },
+        )
+        .map((row) => ({ ...row, details: JSON.parse(row.details) as EventRecord['details'] })),
+  }
+}

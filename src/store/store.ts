@@ -1,0 +1,169 @@
+/**
+ * The seam to durable state: what vCenter keeps, as typed records. Every method is asynchronous, so a database
+ * server fits as well as SQLite; each call is durable and all or nothing when its promise resolves.
+ * Only key ids live here, never a key.
+ */
+import type { CryptoKeyId, ErrorCode } from '../errors.js'
+
+export interface Store {
+  readonly keyProviders: KeyProviderTable
+  readonly clusters: ClusterTable
+  readonly hosts: HostTable
+  readonly storagePolicies: StoragePolicyTable
+  readonly virtualMachines: VmTable
+  readonly tasks: TaskTable
+  readonly events: EventTable
+  close(): Promise<void>
+}
+
+export interface KmsServerAddress {
+  readonly host: string
+  readonly port: number
+  /** Name in the server's certificate when it is not `host`. */
+  readonly serverName?: string
+}
+
+export interface KeyProviderRecord {
+  /** Written into VM files: never changes. */
+  readonly id: string
+  readonly servers: readonly KmsServerAddress[]
+  /** PEM. */
+  readonly caCertificate: string
+  /** PEM. */
+  readonly certificate: string
+  /** File name of the client key below vCenter's credential directory. */
+  readonly privateKeyFile: string
+  readonly addedAt: string
+}
+
+export interface ClusterRecord {
+  readonly id: string
+  readonly name: string
+  readonly createdAt: string
+}
+
+export interface HostRecord {
+  readonly id: string
+  readonly name: string
+  readonly clusterId: string
+  /** Of the last time the host was brought up to date. */
+  readonly bootId: string
+  readonly datastores: readonly string[]
+  readonly addedAt: string
+}
+
+export interface StoragePolicyRecord {
+  readonly id: string
+  readonly name: string
+  readonly encryption: boolean
+  readonly bundled: boolean
+}
+
+export interface DiskRecord {
+  readonly diskId: string
+  /** Device node, for instance `scsi0:0`. */
+  readonly device: string
+  readonly file: string
+  readonly capacityBytes: number
+  readonly policyId: string
+  readonly key: CryptoKeyId | null
+}
+
+export interface VmRecord {
+  readonly id: string
+  /** Goes up with every update; 1 at first. */
+  readonly revision: number
+  readonly name: string
+  readonly clusterId: string
+  /** The host it is registered on. */
+  readonly hostId: string | null
+  readonly datastore: string
+  readonly vmx: string
+  readonly homePolicyId: string
+  readonly homeKey: CryptoKeyId | null
+  readonly cryptoState: 'unlocked' | 'locked'
+  readonly powerState: 'poweredOn' | 'poweredOff'
+  readonly disks: readonly DiskRecord[]
+}
+
+export type TaskState = 'queued' | 'running' | 'success' | 'error' | 'cancelled'
+
+export interface TaskRecord {
+  readonly id: string
+  readonly name: string
+  /** Name of the object it works on. */
+  readonly entity: string
+  readonly state: TaskState
+  readonly createdAt: string
+  readonly startedAt: string | null
+  readonly endedAt: string | null
+  readonly errorCode: ErrorCode | null
+  readonly errorMessage: string | null
+  readonly doneBytes: number
+  readonly totalBytes: number
+}
+
+export interface EventRecord {
+  /** Position in the log, from 1, without gaps. */
+  readonly sequence: number
+  /** Event type, for instance `com.vmware.vc.crypto.Operation`. */
+  readonly id: string
+  readonly time: string
+  readonly details: Readonly<Record<string, unknown>>
+}
+
+export interface KeyProviderTable {
+  list(): Promise<KeyProviderRecord[]>
+  /** Fails with VMSEAL_ALREADY_EXISTS. The first one becomes the default in the same step. */
+  insert(record: KeyProviderRecord): Promise<void>
+  /** A default that it was is cleared in the same step. */
+  remove(id: string): Promise<void>
+  getDefault(): Promise<string | null>
+  setDefault(id: string | null): Promise<void>
+}
+
+interface ClusterTable {
+  list(): Promise<ClusterRecord[]>
+  insert(record: ClusterRecord): Promise<void>
+}
+
+interface HostTable {
+  list(): Promise<HostRecord[]>
+  save(record: HostRecord): Promise<void>
+  remove(id: string): Promise<void>
+}
+
+export interface StoragePolicyTable {
+  list(): Promise<StoragePolicyRecord[]>
+  insert(record: StoragePolicyRecord): Promise<void>
+}
+
+export interface VmTable {
+  list(): Promise<VmRecord[]>
+  findByName(name: string): Promise<VmRecord | undefined>
+  findById(id: string): Promise<VmRecord | undefined>
+  listByHost(hostId: string): Promise<VmRecord[]>
+  insert(record: VmRecord): Promise<void>
+  /**
+   * Replaces the VM and its disks and raises the revision. False, and nothing changes, if the VM is not at
+   * `record.revision` any more.
+   */
+  update(record: VmRecord): Promise<boolean>
+  remove(id: string): Promise<void>
+  /** Every key that a VM home or disk of the cluster is wrapped with, each once. */
+  keysOfCluster(clusterId: string): Promise<CryptoKeyId[]>
+}
+
+export interface TaskTable {
+  /** Newest first. */
+  list(limit: number): Promise<TaskRecord[]>
+  save(record: TaskRecord): Promise<void>
+  /** Ends every task that is queued or running; returns how many there were. */
+  failUnfinished(endedAt: string, code: ErrorCode, message: string): Promise<number>
+}
+
+export interface EventTable {
+  append(event: Omit<EventRecord, 'sequence'>): Promise<EventRecord>
+  /** Oldest first. */
+  list(afterSequence: number, limit: number): Promise<EventRecord[]>
+}

@@ -1,0 +1,60 @@
+/** vCenter's schema. `provider_id` and `key_id` are names of keys; there is no column that could hold a key. */
+import type { Migrations } from './sqlite-database.js'
+
+export const vcenterMigrations: Migrations = [
+  `
+  CREATE TABLE key_provider (
+    id TEXT PRIMARY KEY, servers TEXT NOT NULL, ca_certificate TEXT NOT NULL, certificate TEXT NOT NULL,
+    private_key_file TEXT NOT NULL, added_at TEXT NOT NULL
+  ) STRICT;
+
+  -- entity '' is the whole vCenter.
+  CREATE TABLE key_provider_default (
+    entity TEXT PRIMARY KEY, provider_id TEXT NOT NULL REFERENCES key_provider (id) ON DELETE CASCADE
+  ) STRICT;
+
+  CREATE TABLE cluster (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_at TEXT NOT NULL) STRICT;
+
+  CREATE TABLE host (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, cluster_id TEXT NOT NULL REFERENCES cluster (id),
+    boot_id TEXT NOT NULL, datastores TEXT NOT NULL, added_at TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE storage_policy (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, encryption INTEGER NOT NULL, bundled INTEGER NOT NULL
+  ) STRICT;
+
+  CREATE TABLE vm (
+    id TEXT PRIMARY KEY, revision INTEGER NOT NULL, name TEXT NOT NULL UNIQUE,
+    cluster_id TEXT NOT NULL REFERENCES cluster (id), host_id TEXT REFERENCES host (id) ON DELETE SET NULL, datastore TEXT NOT NULL, vmx TEXT NOT NULL,
+    home_policy_id TEXT NOT NULL REFERENCES storage_policy (id), provider_id TEXT, key_id TEXT,
+    crypto_state TEXT NOT NULL, power_state TEXT NOT NULL,
+    UNIQUE (cluster_id, datastore, vmx), CHECK ((provider_id IS NULL) = (key_id IS NULL))
+  ) STRICT;
+  CREATE INDEX vm_host ON vm (host_id);
+  CREATE INDEX vm_key ON vm (provider_id, key_id);
+
+  CREATE TABLE disk (
+    vm_id TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE, id TEXT NOT NULL, position INTEGER NOT NULL,
+    device TEXT NOT NULL, file TEXT NOT NULL, capacity_bytes INTEGER NOT NULL,
+    policy_id TEXT NOT NULL REFERENCES storage_policy (id), provider_id TEXT, key_id TEXT,
+    PRIMARY KEY (vm_id, id), CHECK ((provider_id IS NULL) = (key_id IS NULL))
+  ) STRICT;
+  CREATE INDEX disk_key ON disk (provider_id, key_id);
+
+  CREATE TABLE task (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, entity TEXT NOT NULL, state TEXT NOT NULL,
+    created_at TEXT NOT NULL, started_at TEXT, ended_at TEXT, error_code TEXT, error_message TEXT,
+    done_bytes INTEGER NOT NULL, total_bytes INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX task_state ON task (state);
+
+  CREATE TABLE event (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, time TEXT NOT NULL, details TEXT NOT NULL
+  ) STRICT;
+
+  INSERT INTO storage_policy (id, name, encryption, bundled) VALUES
+    ('4d5f673c-536f-11e6-beb8-9e71128cae77', 'VM Encryption Policy', 1, 1),
+    ('afe48ecc-a0b7-42bc-a34a-eb7f80f672f0', 'Datastore Default', 0, 1)
+  `,
+]

@@ -1,0 +1,120 @@
+/** Clusters: the hosts of one have the keys of all its VMs. */
+import { randomUUID } from 'node:crypto'
+import { VmsealError } from '../errors.js'
+import type { HostApi } from '../rpc/host-api.js'
+import { connectInProcess } from '../rpc/in-process.js'
+import type { ClusterRecord } from '../store/store.js'
+import { HostConnection } from './host-connections.js'
+import { synchroniseHost, type HostSync } from './host-sync.js'
+import type { HostInfo, Hosts } from './hosts.js'
+import { notFound, requireName } from './names.js'
+import type { Services } from './services.js'
+
+export class Clusters {
+  readonly #services: Services
+  readonly #hosts: Hosts
+
+  /** @internal */
+  constructor(services: Services, hosts: Hosts) {
+    this.#services = services
+    this.#hosts = hosts
+  }
+
+  async create(name: string): Promise<Cluster> {
+    const createdAt = this.#services.clock().toISOString()
+    const record = { id: randomUUID(), name: requireName('cluster name', name), createdAt }
+    await this.#services.store.clusters.insert(record)
+    return this.#cluster(record)
+  }
+
+  async list(): Promise<Cluster[]> {
+    return (await this.#services.store.clusters.list()).map((record) => this.#cluster(record))
+  }
+
+  async get(name: string): Promise<Cluster> {
+    const found = (await this.list()).find((cluster) => cluster.name === name)
+    if (!found) throw notFound('cluster', name)
+    return found
+  }
+
+  #cluster(record: ClusterRecord): Cluster {
+    return new Cluster(record, this.#services, this.#hosts)
+  }
+}
+
+export class Cluster {
+  readonly id: string
+  readonly name: string
+  readonly #services: Services
+  readonly #hosts: Hosts
+
+  /** @internal */
+  constructor(record: ClusterRecord, services: Services, hosts: Hosts) {
+    this.id = record.id
+    this.name = record.name
+    this.#services = services
+    this.#hosts = hosts
+  }
+
+  /**
+   * Adds a host, or connects one that belongs here already, and gives it every key that VMs of the cluster use.
+   * A key that cannot be had now does not keep the host out; the result names it.
+   */
+  async addHost(host: HostApi): Promise<HostSync> {
+    const api = connectInProcess(host)
+    const identity = await api.identify()
+    const hosts = await this.#services.store.hosts.list()
+    const known = hosts.find((record) => record.id === identity.hostId)
+    if (known && known.clusterId !== this.id)
+      throw new VmsealError(
+        'VMSEAL_INVALID_STATE',
+        `host ${known.name} belongs to another cluster. Remove it there first`,
+        { details: { subject: known.name } },
+      )
+    if (hosts.some((record) => record.name === identity.name && record.id !== identity.hostId))
+      throw new VmsealError('VMSEAL_ALREADY_EXISTS', `there is another host named ${identity.name}`, {
+        details: { subject: identity.name },
+      })
+    if (!known)
+      await this.#services.store.hosts.save({
+        id: identity.hostId,
+        name: identity.name,
+        clusterId: this.id,
+        bootId: identity.bootId,
+        datastores: identity.datastores,
+        addedAt: this.#services.clock().toISOString(),
+      })
+    const connection = new HostConnection(api, identity, this.id)
+    this.#services.connections.set(connection)
+    return synchroniseHost(this.#services, connection)
+  }
+
+  async hosts(): Promise<HostInfo[]> {
+    return (await this.#hosts.list()).filter((host) => host.cluster === this.name)
+  }
+
+  /**
+   * Forgets a host and takes the keys of the cluster from it. VMSEAL_INVALID_STATE while a VM runs on it.
+   * Its VMs stay in the cluster; another host with their datastore can open them.
+   */
+  async removeHost(name: string): Promise<void> {
+    const { store, connections } = this.#services
+    const record = (await store.hosts.list()).find((host) => host.name === name && host.clusterId === this.id)
+    if (!record) throw notFound(`host of cluster ${this.name}`, name)
+    const running = (await store.virtualMachines.listByHost(record.id)).filter(
+      (vm) => vm.powerState === 'poweredOn',
+    )
+    if (running.length > 0)
+      throw new VmsealError(
+        'VMSEAL_INVALID_STATE',
+        `${running[0]?.name} runs on host ${name}. Power it off first`,
+      )
+    const connection = connections.get(record.id)
+    if (connection?.reachable) {
+      for (const key of await connection.call((api) => api.listKeys()))
+        await connection.call((api) => api.removeKey(key))
+    }
+    connections.delete(record.id)
+    await store.hosts.remove(record.id)
+  }
+}

@@ -1,0 +1,81 @@
+/** What happened, on record: each event is durable before anyone is told. Details hold ids and names only. */
+import type { CryptoKeyId, ErrorCode } from '../errors.js'
+import type { EventTable } from '../store/store.js'
+
+/** Details by event id. Ids of vSphere where it has one, `vmseal.` where it has none. */
+export interface VCenterEventDetails {
+  'vmseal.kms.crypto.KeyCreated': CryptoKeyId & { readonly context: string }
+  'vmseal.host.crypto.KeyPushed': CryptoKeyId & { readonly host: string }
+  'com.vmware.vc.kms.crypto.KeyGenerateFail': {
+    readonly providerId: string
+    /** Set when the KMS made a key that nobody uses. */
+    readonly keyId?: string
+    readonly error: ErrorCode
+    readonly message: string
+  }
+  'com.vmware.vc.kms.crypto.Unreachable': { readonly providerId: string; readonly message: string }
+  'com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS': CryptoKeyId & { readonly error: ErrorCode }
+  'com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError': CryptoKeyId & { readonly error: ErrorCode }
+  'com.vmware.vc.host.Crypto.SendKeyError.HostError': CryptoKeyId & {
+    readonly host: string
+    readonly error: ErrorCode
+  }
+  'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost': VmKeys
+  'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS': VmKeys
+  'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError': VmKeys
+  'com.vmware.vc.vm.Crypto.VMUnlocked': VmKeys
+  'com.vmware.vc.crypto.Operation': {
+    readonly operation: 'create' | 'reconfigure' | 'register' | 'unlock' | 'destroy'
+    readonly vm: string
+    readonly host: string
+    /** `began` stands before the act, the others after it. */
+    readonly outcome: 'began' | 'success' | 'error'
+    readonly keys: readonly CryptoKeyId[]
+    readonly error?: ErrorCode
+  }
+}
+
+interface VmKeys {
+  readonly vm: string
+  readonly host: string
+  readonly keys: readonly CryptoKeyId[]
+}
+
+export type VCenterEventId = keyof VCenterEventDetails
+
+/** One event; `id` tells the type of `details`. */
+export type VCenterEvent = {
+  readonly [Id in VCenterEventId]: {
+    readonly sequence: number
+    readonly id: Id
+    /** ISO 8601, UTC. */
+    readonly time: string
+    readonly details: VCenterEventDetails[Id]
+  }
+}[VCenterEventId]
+
+export class EventLog {
+  readonly #table: EventTable
+  readonly #clock: () => Date
+  readonly #tell: (event: VCenterEvent) => void
+
+  constructor(table: EventTable, clock: () => Date, tell: (event: VCenterEvent) => void) {
+    this.#table = table
+    this.#clock = clock
+    this.#tell = tell
+  }
+
+  async append<Id extends VCenterEventId>(id: Id, details: VCenterEventDetails[Id]): Promise<void> {
+    const record = await this.#table.append({
+      id,
+      time: this.#clock().toISOString(),
+      details: { ...details },
+    })
+    this.#tell(record as VCenterEvent)
+  }
+
+  /** Oldest first. */
+  async list(options: { after?: number; limit?: number } = {}): Promise<VCenterEvent[]> {
+    return (await this.#table.list(options.after ?? 0, options.limit ?? 1000)) as VCenterEvent[]
+  }
+}

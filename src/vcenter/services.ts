@@ -1,0 +1,21 @@
+/** What the operations of a vCenter are built from. Made once, in vcenter.ts. */
+import type { Store } from '../store/store.js'
+import type { EventLog } from './events.js'
+import type { HostConnections } from './host-connections.js'
+import type { KeyDistribution } from './key-distribution.js'
+import type { KeyProviders } from './key-providers.js'
+import type { StoragePolicies } from './storage-policies.js'
+import type { Tasks } from './tasks.js'
+import type { VmInventory } from './vm-inventory.js'
+
+export interface Services {
+  readonly store: Store
+  readonly clock: () => Date
+  readonly events: EventLog
+  readonly tasks: Tasks
+  readonly keyProviders: KeyProviders
+  readonly storagePolicies: StoragePolicies
+  readonly connections: HostConnections
+  readonly distribution: KeyDistribution
+  readonly inventory: VmInventory
+}

@@ -1,0 +1,121 @@
+/** vCenter: the inventory, the key providers, and what moves keys by id between KMS and hosts. */
+import { EventEmitter } from 'node:events'
+import { chmod, mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { VmsealError } from '../errors.js'
+import { DirectoryLock } from '../store/directory-lock.js'
+import { openSqliteStore } from '../store/sqlite-store.js'
+import type { Store } from '../store/store.js'
+import { Clusters } from './clusters.js'
+import { EventLog, type VCenterEvent } from './events.js'
+import { HostConnections } from './host-connections.js'
+import { Hosts } from './hosts.js'
+import { KeyDistribution } from './key-distribution.js'
+import { KeyProviders } from './key-providers.js'
+import type { Services } from './services.js'
+import { tellListeners } from './listeners.js'
+import { StoragePolicies } from './storage-policies.js'
+import type { Task } from './task.js'
+import { Tasks } from './tasks.js'
+import { VirtualMachines } from './virtual-machines.js'
+import { VmInventory } from './vm-inventory.js'
+
+export interface VCenterOptions {
+  /** Holds the inventory and the credentials for key providers (mode 0700). Made when it is missing. */
+  readonly directory: string
+}
+
+export interface VCenterEvents {
+  event: [event: VCenterEvent]
+  /** A task was started, also by a call that only returns its result. */
+  task: [task: Task]
+}
+
+const clock = (): Date => new Date()
+
+export class VCenter extends EventEmitter<VCenterEvents> {
+  readonly keyProviders: KeyProviders
+  readonly clusters: Clusters
+  readonly hosts: Hosts
+  readonly storagePolicies: StoragePolicies
+  readonly virtualMachines: VirtualMachines
+  readonly tasks: Tasks
+  /** The event log. */
+  readonly events: Pick<EventLog, 'list'>
+  readonly #store: Store
+  readonly #lock: DirectoryLock
+  #closed: Promise<void> | undefined
+
+  /**
+   * Opens the vCenter of a directory, or makes one. VMSEAL_FILE_LOCKED while another one has it open,
+   * VMSEAL_STORE_INVALID if its database is damaged or newer. Hosts have to be connected again.
+   */
+  static async open(options: VCenterOptions): Promise<VCenter> {
+    if (typeof options?.directory !== 'string' || options.directory === '')
+      throw new VmsealError(
+        'VMSEAL_INVALID_ARGUMENT',
+        'directory must be the path of the directory of this vCenter',
+      )
+    const directory = path.resolve(options.directory)
+    await mkdir(directory, { recursive: true, mode: 0o700 })
+    await chmod(directory, 0o700)
+    const lock = DirectoryLock.acquire(directory)
+    try {
+      const vcenter = new VCenter(directory, openSqliteStore(path.join(directory, 'vcenter.db')), lock)
+      await vcenter.tasks.failInterrupted()
+      return vcenter
+    } catch (error) {
+      lock.release()
+      throw error
+    }
+  }
+
+  private constructor(directory: string, store: Store, lock: DirectoryLock) {
+    super()
+    const events = new EventLog(store.events, clock, (event) =>
+      tellListeners(() => this.emit('event', event)),
+    )
+    this.#store = store
+    this.#lock = lock
+    this.events = events
+    this.keyProviders = new KeyProviders(
+      store.keyProviders,
+      path.join(directory, 'credentials'),
+      events,
+      clock,
+    )
+    this.storagePolicies = new StoragePolicies(store.storagePolicies)
+    this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
+    const connections = new HostConnections()
+    const services: Services = {
+      store,
+      clock,
+      events,
+      tasks: this.tasks,
+      keyProviders: this.keyProviders,
+      storagePolicies: this.storagePolicies,
+      connections,
+      distribution: new KeyDistribution(this.keyProviders, events, clock),
+      inventory: new VmInventory(store, connections, events),
+    }
+    this.hosts = new Hosts(services)
+    this.clusters = new Clusters(services, this.hosts)
+    this.virtualMachines = new VirtualMachines(services, this.clusters)
+  }
+
+  /** Cancels running tasks, waits for their end, and closes. Hosts go on. Idempotent. */
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.tasks.stop()
+      await this.keyProviders.close()
+    } finally {
+      await this.#store.close()
+      this.#lock.release()
+    }
+  }
+}

@@ -1,0 +1,196 @@
+/** One VM, as a caller works with it. */
+import { isVmsealError } from '../errors.js'
+import type { VmRecord } from '../store/store.js'
+import { recordOperation } from './crypto-operation.js'
+import type { HostConnection } from './host-connections.js'
+import { requirePushed } from './key-distribution.js'
+import type { Services } from './services.js'
+import type { Task, TaskContext } from './task.js'
+import type { KeyName } from './task-keys.js'
+import type { VirtualMachineInfo } from './vm-inventory.js'
+import { findDisk, keysOf, referenceOf } from './vm-record.js'
+import { VmReconfiguration, type ApplyPolicyOptions, type PolicyWish } from './vm-reconfiguration.js'
+
+export interface AddDiskSpec {
+  /** An image on the host that is copied; or give `capacityBytes` for an empty disk. */
+  readonly source?: string
+  readonly capacityBytes?: number
+  /** Default: the policy of VM home. */
+  readonly policy?: string
+  /** An existing key instead of a new one. */
+  readonly keyId?: KeyName
+  /** Data unit when encrypted, default 512. */
+  readonly sectorSize?: 512 | 4096
+}
+
+export interface HostOption {
+  /** Name of the host of the VM's cluster; default: the one the VM is registered on. */
+  readonly host?: string
+}
+
+export class VirtualMachine {
+  readonly id: string
+  readonly name: string
+  readonly #services: Services
+
+  /** @internal */
+  constructor(record: VmRecord, services: Services) {
+    this.id = record.id
+    this.name = record.name
+    this.#services = services
+  }
+
+  /** State, keys and policies, from the VM's host if it is connected. */
+  info(): Promise<VirtualMachineInfo> {
+    return this.#services.inventory.describe(this.id, this.name)
+  }
+
+  /**
+   * Sets policies and encrypts or decrypts what they ask for, as one task with one new key. What is so already
+   * stays untouched, and if nothing changes no key is made.
+   */
+  applyPolicy(wish: PolicyWish, options: ApplyPolicyOptions = {}): Task<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.applyPolicy', options.signal, (vm, context) =>
+      new VmReconfiguration(this.#services).applyPolicy(vm, wish, options, context),
+    )
+  }
+
+  addDisk(spec: AddDiskSpec, options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.addDisk', options.signal, (vm, context) =>
+      new VmReconfiguration(this.#services).addDisk(vm, { ...spec, host: options.host }, context),
+    )
+  }
+
+  /** VMSEAL_ENCRYPTION_KEY_REQUIRED, naming the ids, if the host lacks a key. */
+  async powerOn(options: HostOption = {}): Promise<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.powerOn', undefined, async (vm) => {
+      const host = this.#host(vm, options.host)
+      await this.#services.inventory.requireNotRunning(vm)
+      try {
+        const config = await host.call((api) => api.powerOn(referenceOf(vm)))
+        return await this.#services.inventory.absorb(vm, config, host, { moved: true })
+      } catch (error) {
+        // The refusal tells that the host lost its keys: remember the lock.
+        if (isVmsealError(error, 'VMSEAL_ENCRYPTION_KEY_REQUIRED'))
+          await this.#services.inventory.read(vm, host)
+        throw error
+      }
+    }).done
+  }
+
+  async powerOff(): Promise<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.powerOff', undefined, async (vm) => {
+      const host = this.#host(vm, undefined)
+      const config = await host.call((api) => api.powerOff(referenceOf(vm)))
+      return this.#services.inventory.absorb(vm, config, host, { moved: true })
+    }).done
+  }
+
+  /** Fetches the keys that the VM's host lacks and pushes them to the cluster. Fails with why a key cannot be had. */
+  async unlock(): Promise<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.unlock', undefined, (vm, context) => this.#unlock(vm, context)).done
+  }
+
+  /** SHA-256 (hex) of a disk, named by device node or disk id, as a guest reads it. */
+  async digest(
+    disk: string,
+    options: HostOption & { signal?: AbortSignal } = {},
+  ): Promise<{ sha256: string; bytes: number }> {
+    const vm = await this.#record()
+    const { diskId } = findDisk(vm.disks, disk)
+    const work = options.signal ? { signal: options.signal } : {}
+    return this.#host(vm, options.host).call((api) => api.digestDisk(referenceOf(vm), diskId, work))
+  }
+
+  /** Up to 1 MiB of a disk as a guest reads it. */
+  async readDisk(disk: string, offset: number, length: number, options: HostOption = {}): Promise<Buffer> {
+    const vm = await this.#record()
+    const { diskId } = findDisk(vm.disks, disk)
+    const text = await this.#host(vm, options.host).call((api) =>
+      api.readDisk(referenceOf(vm), diskId, offset, length),
+    )
+    return Buffer.from(text, 'base64')
+  }
+
+  /** Takes the VM out of the inventory, also a locked one; its files stay. */
+  async unregister(): Promise<void> {
+    return this.#end('VirtualMachine.unregister', async () => {})
+  }
+
+  /** Removes the VM and its files. */
+  async destroy(): Promise<void> {
+    return this.#end('VirtualMachine.destroy', async (vm) => {
+      const host = this.#host(vm, undefined)
+      const subject = { operation: 'destroy', vm: vm.name, host: host.name, keys: keysOf(vm) } as const
+      await recordOperation(this.#services.events, subject, () =>
+        host.call((api) => api.destroyVirtualMachine(referenceOf(vm))),
+      )
+    })
+  }
+
+  async #unlock(vm: VmRecord, context: TaskContext): Promise<VmRecord> {
+    const { connections, distribution, events, inventory } = this.#services
+    const host = this.#host(vm, undefined)
+    const { record, config } = await inventory.read(vm, host)
+    if (config.missingKeys.length === 0) return record
+    const others = connections.ofCluster(vm.clusterId).filter(({ hostId }) => hostId !== host.hostId)
+    const subject = { operation: 'unlock', vm: vm.name, host: host.name, keys: config.missingKeys } as const
+    try {
+      await recordOperation(events, subject, async () => {
+        const failures: unknown[] = []
+        for (const key of config.missingKeys)
+          try {
+            const pushes = await distribution.push(key, [host, ...others], context.step)
+            requirePushed(pushes.filter((push) => push.host === host))
+          } catch (error) {
+            failures.push(error)
+          }
+        if (failures.length > 0) throw failures[0]
+      })
+    } finally {
+      // Also after a failure: the key of VM home may be there while that of a disk is not.
+      await inventory.read(record, host)
+    }
+    return this.#record()
+  }
+
+  #host(vm: VmRecord, name: string | undefined): HostConnection {
+    return this.#services.connections.place(vm.clusterId, vm.datastore, { name, preferred: vm.hostId })
+  }
+
+  #record(): Promise<VmRecord> {
+    return this.#services.inventory.require(this.id, this.name)
+  }
+
+  /** A task on this VM: they take turns. */
+  #start(
+    name: string,
+    signal: AbortSignal | undefined,
+    change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
+  ): Task<VirtualMachineInfo> {
+    return this.#services.tasks.start({
+      name,
+      entity: this.name,
+      lane: this.id,
+      signal,
+      run: async (context) => {
+        await change(await this.#record(), context)
+        return this.info()
+      },
+    })
+  }
+
+  async #end(name: string, act: (vm: VmRecord) => Promise<void>): Promise<void> {
+    return this.#services.tasks.start({
+      name,
+      entity: this.name,
+      lane: this.id,
+      run: async () => {
+        const vm = await this.#record()
+        await this.#services.inventory.requireNotRunning(vm)
+        await act(vm)
+        await this.#services.store.virtualMachines.remove(this.id)
+      },
+    }).done
+  }
+}

@@ -1,0 +1,190 @@
+/** What vCenter knows of VMs, kept in step with their files: the files are the truth, the store is a memory of them. */
+import { isDeepStrictEqual } from 'node:util'
+import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
+import type { VmConfig, VmReference } from '../rpc/host-api.js'
+import type { StoragePolicyRecord, Store, VmRecord } from '../store/store.js'
+import type { EventLog } from './events.js'
+import type { HostConnection, HostConnections } from './host-connections.js'
+import { notFound } from './names.js'
+import { encryptionPolicyName, plainPolicyName } from './storage-policies.js'
+import {
+  keysOf,
+  mergeConfig,
+  noPolicies,
+  recordOf,
+  referenceOf,
+  type AppliedPolicies,
+  type BundledPolicies,
+  type CommittedChange,
+} from './vm-record.js'
+
+export interface VirtualMachineDisk {
+  readonly diskId: string
+  /** Device node, for instance `scsi0:0`. */
+  readonly device: string
+  readonly file: string
+  readonly capacityBytes: number
+  /** Name of the storage policy. */
+  readonly policy: string
+  /** Absent: the disk is plain. */
+  readonly key?: CryptoKeyId
+}
+
+export interface VirtualMachineInfo extends VmReference {
+  readonly id: string
+  readonly name: string
+  readonly cluster: string
+  /** The host it is registered on. */
+  readonly host?: string
+  /** Name of the storage policy of VM home. */
+  readonly policy: string
+  /** Absent: VM home is plain. */
+  readonly homeKey?: CryptoKeyId
+  readonly disks: readonly VirtualMachineDisk[]
+  readonly cryptoState: 'unlocked' | 'locked'
+  /** Keys of the VM that its host lacks. Known while the host is connected. */
+  readonly missingKeys: readonly CryptoKeyId[]
+  readonly powerState: 'poweredOn' | 'poweredOff'
+  /** `invalid`: locked. `disconnected`: what is told is from vCenter's memory. */
+  readonly connectionState: 'connected' | 'disconnected' | 'invalid'
+}
+
+export class VmInventory {
+  readonly #store: Store
+  readonly #connections: HostConnections
+  readonly #events: EventLog
+
+  constructor(store: Store, connections: HostConnections, events: EventLog) {
+    this.#store = store
+    this.#connections = connections
+    this.#events = events
+  }
+
+  async require(id: string, name: string): Promise<VmRecord> {
+    const record = await this.#store.virtualMachines.findById(id)
+    if (!record) throw notFound('virtual machine', name)
+    return record
+  }
+
+  /** Reads the VM's files through `host` and remembers what they say. */
+  async read(record: VmRecord, host: HostConnection): Promise<{ record: VmRecord; config: VmConfig }> {
+    const config = await host.call((api) => api.readVirtualMachine(referenceOf(record)))
+    if (config.vmId !== record.id)
+      throw new VmsealError(
+        'VMSEAL_INVALID_STATE',
+        `[${record.datastore}] ${record.vmx} now belongs to VM ${config.vmId}, ${record.name} was ${record.id}`,
+      )
+    return { record: await this.absorb(record, config, host), config }
+  }
+
+  /** Remembers a VM as `host` shows it, which looked at it or, with `change`, worked on it. */
+  async absorb(
+    record: VmRecord,
+    config: VmConfig,
+    host: HostConnection,
+    change?: CommittedChange,
+  ): Promise<VmRecord> {
+    const bundled = await this.#bundledPolicies()
+    let known = record
+    for (;;) {
+      const next = mergeConfig(known, config, host.hostId, bundled, change)
+      if (isDeepStrictEqual(next, known)) return known
+      if (await this.#store.virtualMachines.update(next)) {
+        if (next.cryptoState !== known.cryptoState) await this.#tellLock(next, config, host)
+        return { ...next, revision: next.revision + 1 }
+      }
+      // Somebody was faster: what was merely seen is out of date now, what was done still has to be written.
+      known = await this.require(record.id, record.name)
+      if (!change) return known
+    }
+  }
+
+  /** Takes in a VM that vCenter does not have yet. */
+  async adopt(
+    config: VmConfig,
+    clusterId: string,
+    host: HostConnection,
+    policies: AppliedPolicies = noPolicies,
+  ): Promise<VmRecord> {
+    const record = recordOf(config, clusterId, host.hostId, await this.#bundledPolicies(), policies)
+    await this.#store.virtualMachines.insert(record)
+    if (record.cryptoState === 'locked') await this.#tellLock(record, config, host)
+    return record
+  }
+
+  /** VMSEAL_INVALID_POWER_STATE if the VM runs on the host it is registered on, as far as that can be known. */
+  async requireNotRunning(record: VmRecord): Promise<void> {
+    const host = record.hostId === null ? undefined : this.#connections.get(record.hostId)
+    // A host that is gone runs nothing that its lock on the files would not show.
+    if (!host?.reachable) return
+    const powerState = await this.read(record, host).then(
+      (read) => read.record.powerState,
+      // What cannot be read cannot be on; whoever goes on to work on the files gets the reason.
+      (error: unknown) => (isVmsealError(error) ? 'poweredOff' : Promise.reject(error)),
+    )
+    if (powerState === 'poweredOff') return
+    throw new VmsealError('VMSEAL_INVALID_POWER_STATE', `${record.name} is powered on at host ${host.name}`, {
+      details: { subject: record.name },
+    })
+  }
+
+  /** The present state, from the VM's host if it answers, else from memory. */
+  async describe(id: string, name: string): Promise<VirtualMachineInfo> {
+    const record = await this.require(id, name)
+    const host = record.hostId === null ? undefined : this.#connections.get(record.hostId)
+    if (!host) return this.#view(record, undefined)
+    try {
+      const read = await this.read(record, host)
+      return await this.#view(read.record, read.config)
+    } catch (error) {
+      if (host.reachable) throw error
+      return this.#view(record, undefined)
+    }
+  }
+
+  async #view(record: VmRecord, config: VmConfig | undefined): Promise<VirtualMachineInfo> {
+    const [policies, clusters, hosts] = await Promise.all([
+      this.#store.storagePolicies.list(),
+      this.#store.clusters.list(),
+      this.#store.hosts.list(),
+    ])
+    const host = hosts.find((entry) => entry.id === record.hostId)?.name
+    return {
+      id: record.id,
+      name: record.name,
+      cluster: clusters.find((entry) => entry.id === record.clusterId)?.name ?? record.clusterId,
+      ...(host === undefined ? {} : { host }),
+      datastore: record.datastore,
+      vmx: record.vmx,
+      policy: policyName(policies, record.homePolicyId),
+      ...(record.homeKey ? { homeKey: record.homeKey } : {}),
+      disks: record.disks.map(({ policyId, key, ...disk }) => ({
+        ...disk,
+        policy: policyName(policies, policyId),
+        ...(key ? { key } : {}),
+      })),
+      cryptoState: record.cryptoState,
+      missingKeys: config?.missingKeys ?? [],
+      powerState: record.powerState,
+      connectionState: !config ? 'disconnected' : record.cryptoState === 'locked' ? 'invalid' : 'connected',
+    }
+  }
+
+  async #tellLock(record: VmRecord, config: VmConfig, host: HostConnection): Promise<void> {
+    const locked = record.cryptoState === 'locked'
+    await this.#events.append(
+      locked ? 'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost' : 'com.vmware.vc.vm.Crypto.VMUnlocked',
+      { vm: record.name, host: host.name, keys: locked ? config.missingKeys : keysOf(record) },
+    )
+  }
+
+  async #bundledPolicies(): Promise<BundledPolicies> {
+    const policies = await this.#store.storagePolicies.list()
+    const idOf = (name: string): string => policies.find((policy) => policy.name === name)?.id ?? ''
+    return (key) => idOf(key ? encryptionPolicyName : plainPolicyName)
+  }
+}
+
+function policyName(policies: readonly StoragePolicyRecord[], id: string): string {
+  return policies.find((policy) => policy.id === id)?.name ?? id
+}

@@ -1,0 +1,232 @@
+/** Changes of what is encrypted on an existing VM: by storage policy, and by adding disks. */
+import { randomUUID } from 'node:crypto'
+import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
+import type { ReconfigureSpec, VmConfig } from '../rpc/host-api.js'
+import type { VmRecord } from '../store/store.js'
+import { recordOperation } from './crypto-operation.js'
+import type { HostConnection } from './host-connections.js'
+import { withoutKeys } from './key-distribution.js'
+import { changesNothing, planCryptoChange, refuseMismatch, type CryptoPlan } from './policy-plan.js'
+import type { Services } from './services.js'
+import type { StoragePolicy } from './storage-policies.js'
+import { refuseCancelled, type TaskContext } from './task.js'
+import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
+import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
+import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
+
+/** Policy names. Parts that are absent keep theirs. */
+export interface PolicyWish {
+  readonly home?: string
+  /** One policy for all disks, or policies by device node or disk id. */
+  readonly disks?: string | Readonly<Record<string, string>>
+}
+
+export interface ApplyPolicyOptions {
+  /** The host that does the work; default: the one the VM is registered on. */
+  readonly host?: string
+  /** A new key for VM home and each disk instead of one for all. */
+  readonly perDiskKeys?: boolean
+  /** Existing keys to use instead of new ones; disks by device node or disk id. */
+  readonly keyIds?: { readonly home?: KeyName; readonly disks?: Readonly<Record<string, KeyName>> }
+  /** Data unit of disks that become encrypted, default 512. */
+  readonly sectorSize?: 512 | 4096
+  readonly signal?: AbortSignal
+}
+
+export class VmReconfiguration {
+  readonly #services: Services
+  readonly #keys: TaskKeys
+
+  constructor(services: Services) {
+    this.#services = services
+    this.#keys = new TaskKeys(services)
+  }
+
+  /** Makes the crypto state follow the policies. Every refusal comes before a key is made. */
+  async applyPolicy(
+    vm: VmRecord,
+    wish: PolicyWish,
+    options: ApplyPolicyOptions,
+    context: TaskContext,
+  ): Promise<VmRecord> {
+    const { record, config, host } = await this.#open(vm, options.host)
+    const { home, disks } = await this.#resolve(wish, config)
+    const plan = planCryptoChange(
+      {
+        home: config.homeKey !== undefined,
+        disks: new Map(config.disks.map((d) => [d.diskId, d.key !== undefined])),
+      },
+      { home: home?.encryption, disks: new Map([...disks].map(([id, policy]) => [id, policy.encryption])) },
+    )
+    const policies = { home: home?.id, disks: new Map([...disks].map(([id, policy]) => [id, policy.id])) }
+    if (changesNothing(plan)) {
+      context.step({ actor: 'vcenter', action: 'nothing to change' })
+      return this.#services.inventory.absorb(record, config, host, { policies })
+    }
+    await this.#services.inventory.requireNotRunning(record)
+    for (const id of disksThat('encrypt', plan))
+      requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
+
+    const parts = [...(plan.home === 'encrypt' ? [homePart] : []), ...disksThat('encrypt', plan)]
+    const keyPlan = await this.#keys.plan(parts, keyChoice(options, config))
+    await this.#ensurePresentKeys(config, plan, host, context)
+    refuseCancelled(context.signal)
+    const keys = await this.#keys.provide(keyPlan, record, host, context)
+    const changed = await this.#reconfigure(record, reconfigureSpec(plan, keys, options), host, keys, context)
+    return this.#finish(record, changed, host, policies, context)
+  }
+
+  /** Adds an empty disk or a copy of an image. Without a policy it gets that of VM home. */
+  async addDisk(
+    vm: VmRecord,
+    spec: DiskPlan & { readonly host?: string | undefined },
+    context: TaskContext,
+  ): Promise<VmRecord> {
+    requireContent(spec)
+    const { record, config, host } = await this.#open(vm, spec.host)
+    const policy = await this.#policyOf(spec.policy, record)
+    const diskId = randomUUID()
+    const encrypt = policy.encryption
+    refuseMismatch({ home: config.homeKey !== undefined, disks: new Map([['to be added', encrypt]]) })
+    await this.#services.inventory.requireNotRunning(record)
+    const named = new Map(spec.keyId === undefined ? [] : [[diskId, spec.keyId]])
+    const keyPlan = await this.#keys.plan(encrypt ? [diskId] : [], { named })
+    await this.#ensurePresentKeys(config, { disks: new Map() }, host, context)
+    refuseCancelled(context.signal)
+    const keys = await this.#keys.provide(keyPlan, record, host, context)
+    const addDisks = [newDisk(diskId, spec, keys.get(diskId))]
+    const changed = await this.#reconfigure(record, { addDisks }, host, keys, context)
+    const policies = { disks: new Map([[diskId, policy.id]]) }
+    return this.#finish(record, changed, host, policies, context)
+  }
+
+  async #finish(
+    record: VmRecord,
+    config: VmConfig,
+    host: HostConnection,
+    policies: AppliedPolicies,
+    context: TaskContext,
+  ): Promise<VmRecord> {
+    const written = await this.#services.inventory.absorb(record, config, host, { moved: true, policies })
+    await this.#keys.reachLateHosts(record.clusterId, context)
+    return written
+  }
+
+  async #open(
+    vm: VmRecord,
+    hostName: string | undefined,
+  ): Promise<{ record: VmRecord; config: VmConfig; host: HostConnection }> {
+    const { connections, inventory } = this.#services
+    const host = connections.place(vm.clusterId, vm.datastore, { name: hostName, preferred: vm.hostId })
+    return { ...(await inventory.read(vm, host)), host }
+  }
+
+  async #resolve(
+    wish: PolicyWish,
+    config: VmConfig,
+  ): Promise<{ home: StoragePolicy | undefined; disks: Map<string, StoragePolicy> }> {
+    const { storagePolicies } = this.#services
+    const home = wish.home === undefined ? undefined : await storagePolicies.get(wish.home)
+    const disks = new Map<string, StoragePolicy>()
+    if (typeof wish.disks === 'string') {
+      const policy = await storagePolicies.get(wish.disks)
+      for (const disk of config.disks) disks.set(disk.diskId, policy)
+    } else
+      for (const [selector, name] of Object.entries(wish.disks ?? {}))
+        disks.set(findDisk(config.disks, selector).diskId, await storagePolicies.get(name))
+    return { home, disks }
+  }
+
+  async #policyOf(name: string | undefined, record: VmRecord): Promise<StoragePolicy> {
+    if (name !== undefined) return this.#services.storagePolicies.get(name)
+    const policies = await this.#services.storagePolicies.list()
+    const found = policies.find((policy) => policy.id === record.homePolicyId)
+    if (!found) throw new VmsealError('VMSEAL_POLICY_UNKNOWN')
+    return found
+  }
+
+  /** The host opens VM home to change the VM, and each disk that it decrypts. */
+  async #ensurePresentKeys(
+    config: VmConfig,
+    plan: CryptoPlan,
+    host: HostConnection,
+    context: TaskContext,
+  ): Promise<void> {
+    const decrypted = disksThat('decrypt', plan).map((id) => findDisk(config.disks, id).key)
+    const needed = [config.homeKey, ...decrypted].filter((key) => key !== undefined)
+    try {
+      await this.#services.distribution.ensure(needed, host, context.step)
+    } catch (cause) {
+      if (!isVmsealError(cause)) throw cause
+      const ids = needed.map((key) => `${key.providerId}/${key.keyId}`).join(', ')
+      throw new VmsealError(
+        'VMSEAL_ENCRYPTION_KEY_REQUIRED',
+        `host ${host.name} needs key ${ids} and could not be given it: ${cause.message}`,
+        { cause, details: { requiredKeys: needed, subject: config.name } },
+      )
+    }
+  }
+
+  async #reconfigure(
+    record: VmRecord,
+    spec: ReconfigureSpec,
+    host: HostConnection,
+    keys: ReadonlyMap<string, CryptoKeyId>,
+    { signal, onProgress, step }: TaskContext,
+  ): Promise<VmConfig> {
+    refuseCancelled(signal)
+    const subject = {
+      vm: record.name,
+      host: host.name,
+      keys: withoutKeys([...keysOf(record), ...keys.values()], []),
+    }
+    return recordOperation(this.#services.events, { operation: 'reconfigure', ...subject }, async () => {
+      step({ actor: 'host', action: 'work started', host: host.name, work: describeWork(spec, record) })
+      const config = await host.call((api) =>
+        api.reconfigureVirtualMachine(referenceOf(record), spec, { signal, onProgress }),
+      )
+      step({ actor: 'host', action: 'work committed', host: host.name })
+      return config
+    })
+  }
+}
+
+function keyChoice(options: ApplyPolicyOptions, config: VmConfig): KeyChoice {
+  const named = new Map<string, KeyName>()
+  if (options.keyIds?.home !== undefined) named.set(homePart, options.keyIds.home)
+  for (const [selector, name] of Object.entries(options.keyIds?.disks ?? {}))
+    named.set(findDisk(config.disks, selector).diskId, name)
+  return { perDiskKeys: options.perDiskKeys, named }
+}
+
+function reconfigureSpec(
+  plan: CryptoPlan,
+  keys: ReadonlyMap<string, CryptoKeyId>,
+  options: ApplyPolicyOptions,
+): ReconfigureSpec {
+  const cryptoOf = (part: string, change: 'encrypt' | 'decrypt') => {
+    if (change === 'decrypt') return { type: 'decrypt' } as const
+    const key = keys.get(part)
+    if (!key) throw new VmsealError('VMSEAL_INTERNAL', `no key was provided for ${part}`)
+    return { type: 'encrypt', key } as const
+  }
+  const disks = [...plan.disks].map(([diskId, change]) => ({
+    diskId,
+    crypto: cryptoOf(diskId, change),
+    ...(change === 'encrypt' && options.sectorSize ? { sectorSize: options.sectorSize } : {}),
+  }))
+  return { ...(plan.home ? { home: cryptoOf(homePart, plan.home) } : {}), disks }
+}
+
+function disksThat(change: 'encrypt' | 'decrypt', plan: CryptoPlan): string[] {
+  return [...plan.disks].filter(([, wanted]) => wanted === change).map(([id]) => id)
+}
+
+function describeWork(spec: ReconfigureSpec, record: VmRecord): string {
+  const home = spec.home ? [`${spec.home.type} home`] : []
+  const disks = (spec.disks ?? []).map(
+    ({ diskId, crypto }) => `${crypto.type} ${findDisk(record.disks, diskId).device}`,
+  )
+  const added = (spec.addDisks ?? []).map((disk) => (disk.key ? 'add encrypted disk' : 'add disk'))
+  return [...home, ...disks, ...added].join(', ')
+}
