@@ -1,0 +1,19 @@
+// npm run setup:peers: installs the programs of other people that tests compare with (Debian, as root).
+import { fail, run } from './setup.mjs'
+
+/** Debian package: what it is the peer for. */
+const packages = {
+  'qemu-utils': 'VMDK, qcow2 and raw images',
+  'python3-pykmip': 'KMIP server and client',
+  dosfstools: 'the file system of the demonstration disk',
+  jose: 'JWE envelopes',
+  gdb: 'core dumps of a running process',
+  openssl: 'TLS handshakes',
+}
+
+if (process.platform !== 'linux' || process.getuid?.() !== 0)
+  fail(`Run this as root on Debian, or install by hand: ${Object.keys(packages).join(' ')}`)
+run('apt-get', ['update', '-q'])
+run('apt-get', ['install', '-y', '-q', '--no-install-recommends', ...Object.keys(packages)], {
+  env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' },
+})
