@@ -345,6 +345,8 @@ export interface ErrorDetails {
   readonly requiredKeys?: readonly CryptoKeyId[]
   /** With VMSEAL_KMIP_OPERATION_FAILED: the KMIP result reason, for instance `ItemNotFound`. */
   readonly resultReason?: string
+  /** With errors of a KMIP connection: no byte of the request was sent, so it may be repeated. */
+  readonly notSent?: boolean
   /** The file, object or argument that the message is about. */
   readonly subject?: string
 }

@@ -1,6 +1,8 @@
 /** What may not cross between Node and the addon: panics, wrong types, work after the end of its environment. */
 import { spawnSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
 import test from 'ava'
@@ -46,7 +48,7 @@ test('every code that the crates can give stands in the table', (t) => {
 test('the table of errors is complete prose', (t) => {
   for (const [code, entry] of Object.entries(errorCodes)) {
     t.regex(code, /^VMSEAL_[A-Z_]+$/)
-    t.regex(entry.summary, /^([A-Z]|vmseal|qemu).*\.$/)
+    t.regex(entry.summary, /^([A-Z]|vmseal|vCenter|qemu).*\.$/)
     t.regex(entry.action, /^[A-Z].*\.$|npm/)
   }
 })
@@ -81,6 +83,9 @@ const excluded = new Set([
   'createSealedDisk',
   'encryptFile',
   'decryptFile',
+  'createSelfSignedClient',
+  'createCertificateRequest',
+  'fetchServerCertificate',
 ])
 
 for (const [name, call] of Object.entries(native).filter(
@@ -133,4 +138,27 @@ test('generated types are what the addon has', (t) => {
   const types = readFileSync(new URL('../../src/native/binding.d.ts', import.meta.url), 'utf8')
   for (const name of Object.keys(native))
     t.regex(types, new RegExp(`export declare (class|function) ${name}\\b`))
+})
+
+test('exit in the middle of a conversion ends the process at once and leaves the source whole', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'vmseal-exit-'))
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }))
+  const source = join(directory, 'disk.raw')
+  writeFileSync(source, Buffer.alloc(64 * 2 ** 20, 'plain '))
+  const load = new URL('../../dist/native/load.js', import.meta.url).href
+  const id = '6000c291-35bd-fd2d-e77e-709fb2c53635'
+  const program = `
+    const { native } = await import(${JSON.stringify(load)})
+    const spec = { keyId: 'k', providerId: 'p', vmId: '${id}', diskId: '${id}', generation: 1, sectorSize: 512 }
+    const kek = native.KeyHandle.generate(32)
+    const task = native.encryptDisk(${JSON.stringify(source)}, ${JSON.stringify(join(directory, 'x.vmdk'))}, kek, spec)
+    while (task.doneBytes === 0) await new Promise(setImmediate)
+    process.exit(9)
+  `
+  const result = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+    encoding: 'utf8',
+    timeout: 30_000,
+  })
+  t.is(result.status, 9, result.stderr)
+  t.true(readFileSync(source).equals(Buffer.alloc(64 * 2 ** 20, 'plain ')))
 })

@@ -27,6 +27,9 @@ const imageCodes: ReadonlySet<string> = new Set([
 ])
 
 const directory = await mkdtemp(join(process.env['VMSEAL_DEMO_DIRECTORY'] ?? tmpdir(), 'vmseal-'))
+/** What was started, to be stopped in the opposite order, also after a failure. */
+const running: { stop: () => Promise<void> }[] = []
+
 try {
   await mainJob(process.argv[2])
   const { passed, failed } = checks()
@@ -38,6 +41,7 @@ try {
   if (!badImage && error instanceof Error && !isVmsealError(error)) process.stderr.write(`${error.stack}\n`)
   process.exitCode = badImage ? 2 : 1
 } finally {
+  for (const party of running.toReversed()) await party.stop()
   await rm(directory, { recursive: true, force: true })
 }
 
@@ -49,6 +53,7 @@ async function mainJob(named: string | undefined): Promise<void> {
 
   // The parties: a KMS, a vCenter that trusts it, two hosts that share a datastore, one outside.
   const kms = await Kms.start({ directory: join(directory, 'kms') })
+  running.push(kms)
   const kmip = { create: 0, get: 0 }
   kms.on('operation', ({ operation }) => {
     if (operation === 'Create') kmip.create += 1
@@ -57,6 +62,7 @@ async function mainJob(named: string | undefined): Promise<void> {
   step('KMS', `serves KMIP on ${kms.endpoint.host}:${kms.endpoint.port}, mutual TLS, own CA`)
   const credentials = await kms.enrol('vcenter')
   const vcenter = await VCenter.open({ directory: join(directory, 'vcenter') })
+  running.push({ stop: () => vcenter.close() })
   await vcenter.keyProviders.add({ id: 'kms-1', servers: [kms.endpoint], credentials })
   step('vCenter', 'trusts the KMS as key provider kms-1, its default')
   const [esx1, esx2, esx9] = await Promise.all([
@@ -64,6 +70,7 @@ async function mainJob(named: string | undefined): Promise<void> {
     Host.start({ name: 'esx-2', datastores: { ds1: datastore } }),
     Host.start({ name: 'esx-9', datastores: { lab: labDatastore } }),
   ])
+  running.push(esx1, esx2, esx9)
   const cluster = await vcenter.clusters.create('prod')
   const lab = await vcenter.clusters.create('lab')
   await cluster.addHost(esx1)
@@ -166,9 +173,6 @@ async function mainJob(named: string | undefined): Promise<void> {
   )
 
   table(['VM', 'disk', 'state', 'provider', 'key id'], await rows(await vcenter.virtualMachines.list()))
-  await vcenter.close()
-  await Promise.all([esx1.stop(), esx2.stop(), esx9.stop()])
-  await kms.stop()
 }
 
 /** Shows a task to its end; gives its rate over all in MiB/s. */

@@ -1,23 +1,101 @@
 //! Key handles: what JavaScript holds instead of keys.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use napi::Result;
-use napi::bindgen_prelude::BufferSlice;
+use napi::bindgen_prelude::{Buffer, BufferSlice, Float64Array, Object};
+use napi::{Env, Result};
 use napi_derive::napi;
 use vmseal_secret::SecretKey;
+use vmseal_wrap::passphrase::{self, Cost};
 
+use crate::background;
 use crate::fault::{caught, coded, guard};
+use crate::token::{Tokens, forget};
+
+thread_local! {
+    static KEYS: RefCell<Tokens<Arc<SecretKey>>> = RefCell::new(Tokens::new());
+}
 
 /// A key in locked native memory. Its bytes cannot be read from JavaScript.
 #[napi]
 pub struct KeyHandle {
     key: Mutex<Option<Arc<SecretKey>>>,
     length: u32,
+    /// The bits of the token, once it was asked for; else 0.
+    token: AtomicU64,
+}
+
+impl Drop for KeyHandle {
+    fn drop(&mut self) {
+        self.forget_token();
+    }
+}
+
+/// Runs `work` on the key of a token, or fails with VMSEAL_KEY_DISPOSED.
+pub(crate) fn with_key<R>(token: f64, work: impl FnOnce(&SecretKey) -> Result<R>) -> Result<R> {
+    KEYS.with_borrow(|keys| keys.get(token).map_or_else(|| Err(disposed()), |key| work(key)))
+}
+
+/// [`with_key`] for several keys.
+pub(crate) fn with_keys<R>(tokens: &[f64], work: impl FnOnce(&[&SecretKey]) -> Result<R>) -> Result<R> {
+    KEYS.with_borrow(|keys| {
+        let found = tokens.iter().map(|token| keys.get(*token).map(|key| &**key).ok_or_else(disposed));
+        work(&found.collect::<Result<Vec<_>>>()?)
+    })
+}
+
+fn disposed() -> napi::Error {
+    coded("VMSEAL_KEY_DISPOSED", "the key was disposed")
+}
+
+/// Keys that were made together: JavaScript asks for the handle of one only when it needs it.
+#[napi]
+pub struct KeyBatch {
+    tokens: Vec<f64>,
+}
+
+impl Drop for KeyBatch {
+    fn drop(&mut self) {
+        self.tokens.iter().for_each(|token| forget(&KEYS, *token));
+    }
+}
+
+impl KeyBatch {
+    pub(crate) fn new(keys: Vec<SecretKey>) -> Self {
+        #[cfg(feature = "planted-faults")]
+        keys.iter().for_each(crate::planted_faults::leak);
+        let tokens =
+            KEYS.with_borrow_mut(|all| keys.into_iter().map(|key| all.insert(Arc::new(key))).collect());
+        Self { tokens }
+    }
+}
+
+#[napi]
+impl KeyBatch {
+    /// The tokens of the keys, in their order. A key lives until its token is disposed or the batch goes.
+    #[napi(getter)]
+    pub fn tokens(&self) -> Float64Array {
+        Float64Array::new(self.tokens.clone())
+    }
+}
+
+/// A handle of the key of a token.
+#[napi]
+pub fn key_of_token(token: f64) -> Result<KeyHandle> {
+    let key = KEYS.with_borrow(|keys| keys.get(token).cloned());
+    key.map(KeyHandle::of).ok_or_else(disposed)
+}
+
+/// Wipes the key of a token of a `KeyBatch`, unless a handle of it still holds it. Idempotent.
+#[napi]
+pub fn dispose_token(token: f64) {
+    forget(&KEYS, token);
 }
 
 impl KeyHandle {
@@ -28,14 +106,22 @@ impl KeyHandle {
     pub(crate) fn shared(key: Arc<SecretKey>) -> Self {
         #[cfg(feature = "planted-faults")]
         crate::planted_faults::leak(&key);
+        Self::of(key)
+    }
+
+    fn of(key: Arc<SecretKey>) -> Self {
         let length = u32::try_from(key.len()).unwrap_or(u32::MAX);
-        Self { key: Mutex::new(Some(key)), length }
+        Self { key: Mutex::new(Some(key)), length, token: AtomicU64::new(0) }
     }
 
     /// The key, or VMSEAL_KEY_DISPOSED.
     pub(crate) fn get(&self) -> Result<Arc<SecretKey>> {
         let key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
-        key.clone().ok_or_else(|| coded("VMSEAL_KEY_DISPOSED", "the key was disposed"))
+        key.clone().ok_or_else(disposed)
+    }
+
+    fn forget_token(&self) {
+        forget(&KEYS, f64::from_bits(self.token.swap(0, Ordering::Relaxed)));
     }
 }
 
@@ -87,6 +173,30 @@ impl KeyHandle {
         })
     }
 
+    /// Derives a 32-byte key from a passphrase with Argon2id (RFC 9106), off the event loop. The passphrase is wiped.
+    #[napi(ts_return_type = "Promise<KeyHandle>")]
+    pub fn from_passphrase<'env>(
+        env: &'env Env,
+        #[napi(ts_arg_type = "Uint8Array")] mut passphrase: BufferSlice,
+        salt: &[u8],
+        memory_kib: u32,
+        passes: u32,
+        lanes: u32,
+    ) -> Result<Object<'env>> {
+        // Freed memory is wiped by the allocator.
+        let (words, salt) = (passphrase.to_vec(), salt.to_vec());
+        vmseal_secret::wipe(&mut passphrase);
+        let cost = Cost { memory_kib, passes, lanes };
+        background::promise(env, move || guard(|| passphrase::derive(&words, &salt, cost)).map(Self::new))
+    }
+
+    /// SHA-256 of the key: the KMIP Digest attribute.
+    #[napi]
+    pub fn sha256(&self) -> Result<Buffer> {
+        let key = self.get()?;
+        guard(|| vmseal_wrap::key_digest(&key)).map(|digest| digest.to_vec().into())
+    }
+
     /// Length in bytes; stays after dispose.
     #[napi(getter)]
     pub fn length(&self) -> u32 {
@@ -98,6 +208,19 @@ impl KeyHandle {
         self.key.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
+    /// What calls on many or small keys know this key by; only good until it is disposed.
+    #[napi(getter)]
+    pub fn token(&self) -> Result<f64> {
+        let known = f64::from_bits(self.token.load(Ordering::Relaxed));
+        if known != 0.0 {
+            return Ok(known);
+        }
+        let key = self.get()?;
+        let token = KEYS.with_borrow_mut(|keys| keys.insert(key));
+        self.token.store(token.to_bits(), Ordering::Relaxed);
+        Ok(token)
+    }
+
     /// Compares two keys, in constant time in their contents.
     #[napi]
     pub fn equals(&self, other: &KeyHandle) -> Result<bool> {
@@ -107,6 +230,7 @@ impl KeyHandle {
     /// Wipes the key now, or when the operation that is using it ends. Idempotent.
     #[napi]
     pub fn dispose(&self) {
+        self.forget_token();
         drop(self.key.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 }

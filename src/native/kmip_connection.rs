@@ -9,7 +9,8 @@ use std::time::Duration;
 use napi::bindgen_prelude::{Buffer, ClassInstance, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
-use vmseal_channel::client::{ClientConfig, Connection, Response};
+use vmseal_channel::client::{ClientConfig, Connection, Connector, Response};
+use vmseal_channel::pki;
 use vmseal_secret::SecretKey;
 
 use crate::fault::{Coded, caught, coded};
@@ -49,6 +50,30 @@ pub struct KmipExchange {
 #[napi]
 pub struct KmipConnection {
     line: Arc<Line>,
+    server_certificate: String,
+}
+
+/// Opens connections to one KMS: certificates and key are read once, and TLS sessions are resumed.
+#[napi]
+pub struct KmipConnector {
+    connector: Arc<Connector>,
+}
+
+#[napi]
+impl KmipConnector {
+    /// Checks the options and reads the private key; VMSEAL_CERTIFICATE_INVALID or VMSEAL_INVALID_ARGUMENT.
+    #[napi(factory)]
+    pub fn create(options: KmipConnectionOptions) -> Result<Self> {
+        let connector = caught(|| Connector::new(config(options)).map_err(|error| translate(&error)))?;
+        Ok(Self { connector: Arc::new(connector) })
+    }
+
+    /// Connects; rejects with VMSEAL_KMIP_CONNECTION, VMSEAL_KMIP_TLS or VMSEAL_KMIP_TIMEOUT.
+    #[napi(ts_return_type = "Promise<KmipConnection>")]
+    pub fn connect<'env>(&self, env: &'env Env) -> Result<Object<'env>> {
+        let connector = Arc::clone(&self.connector);
+        KmipConnection::start(env, move || connector.connect())
+    }
 }
 
 #[napi]
@@ -56,27 +81,7 @@ impl KmipConnection {
     /// Connects; rejects with VMSEAL_KMIP_CONNECTION, VMSEAL_KMIP_TLS, VMSEAL_KMIP_TIMEOUT or VMSEAL_CERTIFICATE_INVALID.
     #[napi(ts_return_type = "Promise<KmipConnection>")]
     pub fn open<'env>(env: &'env Env, options: KmipConnectionOptions) -> Result<Object<'env>> {
-        let (orders, inbox) = channel();
-        let line = Arc::new(Line { orders: Mutex::new(Some(orders)), closed: AtomicBool::new(false) });
-        lifetime::attach(env, &line)?;
-        let (deferred, promise) = env.create_deferred::<KmipConnection, _>()?;
-        let serving = Arc::clone(&line);
-        thread::Builder::new()
-            .name("vmseal-kmip".to_owned())
-            .spawn(move || {
-                let opened = caught(|| Connection::open(&config(options)).map_err(|error| translate(&error)));
-                match opened {
-                    Ok(connection) => {
-                        let handle = KmipConnection { line: Arc::clone(&serving) };
-                        deferred.resolve(move |_| Ok(handle));
-                        serve(&serving, connection, &inbox);
-                    }
-                    Err(error) => deferred.reject(error),
-                }
-                serving.close();
-            })
-            .map_err(|error| coded("VMSEAL_IO", format!("cannot start a thread: {error}")))?;
-        Ok(promise)
+        Self::start(env, || Connection::open(&config(options)))
     }
 
     /// Sends a request and waits for the response. Every empty key material in `message` takes the next key.
@@ -108,10 +113,45 @@ impl KmipConnection {
         self.line.closed.load(Ordering::SeqCst)
     }
 
+    /// The server's certificate, PEM.
+    #[napi(getter)]
+    pub fn server_certificate(&self) -> &str {
+        &self.server_certificate
+    }
+
     /// Closes after the requests that are under way. Idempotent.
     #[napi]
     pub fn close(&self) {
         self.line.close();
+    }
+}
+
+impl KmipConnection {
+    fn start<'env>(
+        env: &'env Env,
+        open: impl FnOnce() -> std::result::Result<Connection, vmseal_channel::Error> + Send + 'static,
+    ) -> Result<Object<'env>> {
+        let (orders, inbox) = channel();
+        let line = Arc::new(Line { orders: Mutex::new(Some(orders)), closed: AtomicBool::new(false) });
+        lifetime::attach(env, &line)?;
+        let (deferred, promise) = env.create_deferred::<KmipConnection, _>()?;
+        let serving = Arc::clone(&line);
+        thread::Builder::new()
+            .name("vmseal-kmip".to_owned())
+            .spawn(move || {
+                match caught(|| open().map_err(|error| translate(&error))) {
+                    Ok(connection) => {
+                        let server_certificate = pki::to_pem(connection.peer_certificate_der());
+                        let handle = KmipConnection { line: Arc::clone(&serving), server_certificate };
+                        deferred.resolve(move |_| Ok(handle));
+                        serve(&serving, connection, &inbox);
+                    }
+                    Err(error) => deferred.reject(error),
+                }
+                serving.close();
+            })
+            .map_err(|error| coded("VMSEAL_IO", format!("cannot start a thread: {error}")))?;
+        Ok(promise)
     }
 }
 
@@ -180,6 +220,8 @@ fn config(options: KmipConnectionOptions) -> ClientConfig {
     config
 }
 
+/// A third part of the reason says that nothing was sent, so that the request may be repeated.
 fn translate(error: &vmseal_channel::Error) -> napi::Error {
-    coded(Coded::code(error), error)
+    let mark = if error.nothing_was_sent() { "\0not sent" } else { "" };
+    coded(Coded::code(error), format!("{error}{mark}"))
 }

@@ -50,11 +50,21 @@ pub struct KmipRequest {
     pub connection_id: f64,
     /// Hex SHA-256 of the client's public key (SPKI): its identity.
     pub client_key_hash: String,
+    /// Address and port of the client.
+    pub remote_address: String,
     /// Common name in the client's certificate: a label only.
     pub common_name: Option<String>,
     pub message: Buffer,
     /// In order of appearance; each left an empty byte string in `message`.
     pub keys: Vec<KeyHandle>,
+}
+
+/// A client that was turned away, or put out for what it did.
+#[napi(object, object_from_js = false)]
+pub struct KmipRejection {
+    /// Address and port of the client.
+    pub remote_address: String,
+    pub reason: String,
 }
 
 /// A KMIP server socket with mutual TLS.
@@ -66,16 +76,26 @@ pub struct KmipListener {
 
 #[napi]
 impl KmipListener {
-    /// Binds and serves. `onRequest` must not throw.
+    /// Binds and serves. The callbacks must not throw.
     #[napi(factory)]
     pub fn start(
         env: &Env,
         options: KmipListenerOptions,
         on_request: Function<KmipRequest, ()>,
+        on_rejected: Option<Function<KmipRejection, ()>>,
     ) -> Result<Self> {
         let on_request = on_request.build_threadsafe_function().callee_handled::<false>().build()?;
+        let on_rejected = on_rejected
+            .map(|told| {
+                told.build_threadsafe_function()
+                    .callee_handled::<false>()
+                    .max_queue_size::<MAX_REJECTIONS>()
+                    .build()
+            })
+            .transpose()?;
         let desk = Arc::new(Desk {
             on_request: Mutex::new(Some(Arc::new(on_request))),
+            on_rejected: Mutex::new(on_rejected),
             waiting: Mutex::default(),
             next: AtomicU32::new(1),
         });
@@ -128,6 +148,7 @@ impl KmipListener {
             server.end();
             // Lets the event loop end.
             drop(desk.on_request.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(desk.on_rejected.lock().unwrap_or_else(PoisonError::into_inner).take());
             Ok(())
         })
     }
@@ -142,10 +163,15 @@ impl Lifetime for Running {
 }
 
 type OnRequest = ThreadsafeFunction<KmipRequest, (), KmipRequest, Status, false>;
+type OnRejected = ThreadsafeFunction<KmipRejection, (), KmipRejection, Status, false, false, MAX_REJECTIONS>;
+
+/// Rejections that may wait for JavaScript; a flood beyond that is not reported one by one.
+const MAX_REJECTIONS: usize = 1024;
 
 /// Where connection threads wait while JavaScript works on their requests.
 struct Desk {
     on_request: Mutex<Option<Arc<OnRequest>>>,
+    on_rejected: Mutex<Option<OnRejected>>,
     waiting: Mutex<HashMap<u32, Waiting>>,
     next: AtomicU32,
 }
@@ -180,6 +206,7 @@ impl Handler for Desk {
             id,
             connection_id: request.connection_id as f64,
             client_key_hash: hex(&request.peer.spki_sha256),
+            remote_address: request.address.to_string(),
             common_name: request.peer.subject_cn.clone(),
             message: request.message.into(),
             keys: request.keys.into_iter().map(KeyHandle::new).collect(),
@@ -200,7 +227,13 @@ impl Handler for Desk {
         });
     }
 
-    fn rejected(&self, _address: SocketAddr, _reason: &str) {}
+    fn rejected(&self, address: SocketAddr, reason: &str) {
+        let on_rejected = self.on_rejected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(on_rejected) = on_rejected.as_ref() {
+            let told = KmipRejection { remote_address: address.to_string(), reason: reason.to_owned() };
+            on_rejected.call(told, ThreadsafeFunctionCallMode::NonBlocking);
+        }
+    }
 }
 
 fn config(options: KmipListenerOptions) -> Result<ServerConfig> {

@@ -1,11 +1,14 @@
 //! Certificates of the embedded KMS. Private keys are made and stay in 0600 files; only certificates cross.
 
 use std::path::Path;
+use std::time::Duration;
 
-use napi::Result;
+use napi::bindgen_prelude::Object;
+use napi::{Env, Result};
 use napi_derive::napi;
 use vmseal_channel::pki;
 
+use crate::background;
 use crate::fault::guard;
 
 /// Makes a CA: a P-256 key in a new 0600 file, and a certificate for ten years (PEM).
@@ -34,6 +37,36 @@ pub fn issue_client_certificate(
     key_file: String,
 ) -> Result<String> {
     guard(|| pki::issue_client(&ca_certificate, Path::new(&ca_key_file), &common_name, Path::new(&key_file)))
+}
+
+/// Makes a client key in a new 0600 file and a self-signed certificate (PEM), for a KMS that pins single certificates.
+#[napi]
+pub fn create_self_signed_client(common_name: String, key_file: String) -> Result<String> {
+    guard(|| pki::create_self_signed(&common_name, Path::new(&key_file)))
+}
+
+/// Makes a client key in a new 0600 file and a signing request (PKCS#10, PEM).
+#[napi]
+pub fn create_certificate_request(common_name: String, key_file: String) -> Result<String> {
+    guard(|| pki::create_request(&common_name, Path::new(&key_file)))
+}
+
+/// Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count.
+#[napi]
+pub fn sign_certificate_request(
+    ca_certificate: String,
+    ca_key_file: String,
+    request: String,
+    common_name: Option<String>,
+) -> Result<String> {
+    guard(|| pki::sign_csr(&ca_certificate, Path::new(&ca_key_file), &request, common_name.as_deref()))
+}
+
+/// The certificate chain that a server shows (PEM, its own first), before anybody trusts it.
+#[napi(ts_return_type = "Promise<string>")]
+pub fn fetch_server_certificate(env: &Env, host: String, port: u16, timeout_ms: u32) -> Result<Object<'_>> {
+    let timeout = Duration::from_millis(timeout_ms.into());
+    background::promise(env, move || guard(|| vmseal_channel::fetch_server_certificate(&host, port, timeout)))
 }
 
 /// What a certificate says.

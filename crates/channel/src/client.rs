@@ -221,7 +221,7 @@ fn exchange(
     Ok(Response { message, keys })
 }
 
-fn connect(host: &str, port: u16, peer: &str, deadline: Deadline) -> Result<TcpStream, Error> {
+pub(crate) fn connect(host: &str, port: u16, peer: &str, deadline: Deadline) -> Result<TcpStream, Error> {
     let mut failure = "the host name has no address".to_owned();
     for address in resolve(host, port, peer, deadline)? {
         match TcpStream::connect_timeout(&address, deadline.remaining()?) {

@@ -15,6 +15,7 @@ mod deadline;
 mod error;
 pub mod pki;
 mod plain;
+mod probe;
 pub mod server;
 mod stack;
 mod tls;
@@ -22,3 +23,4 @@ pub mod ttlv;
 
 pub use error::{Error, TlsReason};
 pub use plain::PlainMessage;
+pub use probe::fetch_server_certificate;

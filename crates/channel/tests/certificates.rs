@@ -159,3 +159,44 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[test]
+fn a_self_signed_client_is_let_in_when_it_is_pinned() {
+    let installation = Installation::new();
+    let key = installation.path("own.key");
+    let certificate = pki::create_self_signed("vcenter", &key).unwrap();
+    let description = describe(&certificate).unwrap();
+    assert_eq!((description.subject.as_str(), description.is_authority), ("CN=vcenter", false));
+    assert!(pki::create_self_signed("vcenter", &key).is_err(), "an existing key is never replaced");
+}
+
+#[test]
+fn a_request_is_signed_by_the_authority_for_the_same_key() {
+    let installation = Installation::new();
+    let key = installation.path("asked.key");
+    let request = pki::create_request("vcenter", &key).unwrap();
+    assert!(request.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
+    let certificate = pki::sign_csr(&installation.ca, &installation.path("ca.key"), &request, None).unwrap();
+    let own = KeyPair::from_pem(&std::fs::read_to_string(&key).unwrap()).unwrap();
+    use rcgen::PublicKeyData;
+    use sha2::{Digest, Sha256};
+    let hash: [u8; 32] = Sha256::digest(own.subject_public_key_info()).into();
+    assert_eq!(describe(&certificate).unwrap().spki_sha256, hash);
+    assert!(!request.contains("PRIVATE"));
+}
+
+#[test]
+fn a_server_shows_its_certificate_to_whoever_asks() {
+    let installation = Installation::new();
+    let (server, _) = installation.start();
+    let port = server.local_addr().port();
+    let timeout = std::time::Duration::from_secs(5);
+    let shown = vmseal_channel::fetch_server_certificate("127.0.0.1", port, timeout).unwrap();
+    let (shown, own) = (describe(&shown).unwrap(), describe(&installation.server).unwrap());
+    assert_eq!(shown, own);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let short = std::time::Duration::from_millis(200);
+    let error = vmseal_channel::fetch_server_certificate("127.0.0.1", port, short).unwrap_err();
+    assert_eq!(error.code(), "VMSEAL_KMIP_TIMEOUT");
+}

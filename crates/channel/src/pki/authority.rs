@@ -118,7 +118,7 @@ pub(super) fn random_hex() -> Result<String, Error> {
     Ok(random()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-struct Authority {
+pub(super) struct Authority {
     certificate: CertificateDer<'static>,
     key: Zeroizing<KeyPair>,
     /// Seconds since 1970.
@@ -167,7 +167,7 @@ fn client_parameters(common_name: &str, authority: &Authority) -> Result<Certifi
 }
 
 /// What all certificates have in common; for a leaf of `authority`, or for an authority itself.
-fn parameters(
+pub(super) fn parameters(
     common_name: &str,
     days: u32,
     authority: Option<&Authority>,
@@ -203,7 +203,7 @@ fn parameters(
     Ok(params)
 }
 
-fn new_key() -> Result<Zeroizing<KeyPair>, Error> {
+pub(super) fn new_key() -> Result<Zeroizing<KeyPair>, Error> {
     KeyPair::generate().map(Zeroizing::new).map_err(unissued)
 }
 
@@ -220,6 +220,6 @@ fn random() -> Result<[u8; 16], Error> {
     Ok(bytes)
 }
 
-fn unissued(error: rcgen::Error) -> Error {
+pub(super) fn unissued(error: rcgen::Error) -> Error {
     Error::Certificate(format!("the certificate cannot be issued: {error}"))
 }

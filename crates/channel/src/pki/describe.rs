@@ -1,5 +1,6 @@
 //! What a certificate says.
 
+use base64ct::{Base64, Encoding};
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
@@ -72,4 +73,16 @@ pub(super) fn parse(der: &[u8]) -> Result<X509Certificate<'_>, Error> {
     X509Certificate::from_der(der)
         .map(|(_, certificate)| certificate)
         .map_err(|error| Error::Certificate(format!("the certificate cannot be read: {error}")))
+}
+
+/// A certificate (DER) as PEM (RFC 7468).
+pub fn to_pem(certificate_der: &[u8]) -> String {
+    let text = Base64::encode_string(certificate_der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for line in text.as_bytes().chunks(64) {
+        pem.extend(line.iter().map(|&letter| char::from(letter)));
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
