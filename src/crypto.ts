@@ -3,11 +3,18 @@
  * through `SecretKey`; sectors are encrypted with AES-256-XTS; keys are wrapped with RFC 3394 and RFC 5649.
  */
 import { VmsealError } from './errors.js'
-import { native } from './native/load.js'
+import { direct, native, rethrow } from './native/load.js'
 import type { KeyHandle, XtsHandle } from './native/load.js'
 
 export { VmsealError, errorCodes, isVmsealError } from './errors.js'
 export type { CryptoKeyId, ErrorCode, ErrorDetails, Fault } from './errors.js'
+
+const { disposeKey, xtsDecrypt, xtsEncrypt } = direct
+
+/** Wipes unwrapped keys that were collected without `dispose`. A token is never used again, so twice does no harm. */
+const abandoned = new FinalizationRegistry<readonly number[]>((tokens) => {
+  for (const token of tokens) disposeKey(token)
+})
 
 const construct = Symbol('construct')
 
@@ -16,13 +23,21 @@ const construct = Symbol('construct')
  * Dispose of it (or declare it with `using`) as soon as it is not needed; garbage collection comes too late.
  */
 export class SecretKey {
-  readonly #handle: KeyHandle
+  #handle: KeyHandle | undefined
+  #token: number
+  #length: number
+  #disposed = false
+  /** Of a key without a handle of its own: reachable as long as any key that it stands for. */
+  readonly #lifetime: object | undefined
 
-  /** @internal */
-  constructor(token: typeof construct, handle: KeyHandle) {
-    if (token !== construct)
+  /** @internal Takes a handle, or the token and length of a key, whose handle is made when it is needed. */
+  constructor(permit: typeof construct, handle?: KeyHandle, token = 0, length = 0, lifetime?: object) {
+    if (permit !== construct)
       throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'use SecretKey.generate, importUnsafe or unwrapKey')
     this.#handle = handle
+    this.#token = token
+    this.#length = length
+    this.#lifetime = lifetime
   }
 
   /** A new random key of `length` bytes (1 to 4096): 64 for AES-256-XTS, 32 for a key-encryption key. */
@@ -40,21 +55,25 @@ export class SecretKey {
 
   /** Length in bytes. */
   get length(): number {
-    return this.#handle.length
+    if (this.#length === 0) this.#length = SecretKey.handle(this).length
+    return this.#length
   }
 
   get disposed(): boolean {
-    return this.#handle.disposed
+    return this.#disposed
   }
 
   /** Compares two keys in constant time. */
   equals(other: SecretKey): boolean {
-    return this.#handle.equals(handleOf(other, 'other'))
+    return SecretKey.handle(this).equals(handleOf(other, 'other'))
   }
 
   /** Wipes the key. Later use fails with VMSEAL_KEY_DISPOSED. Idempotent. */
   dispose(): void {
-    this.#handle.dispose()
+    if (this.#disposed) return
+    this.#disposed = true
+    this.#handle?.dispose()
+    if (this.#lifetime) disposeKey(this.#token)
   }
 
   [Symbol.dispose](): void {
@@ -68,7 +87,14 @@ export class SecretKey {
 
   /** @internal */
   static handle(key: SecretKey): KeyHandle {
+    key.#handle ??= native.keyOfToken(key.#token)
     return key.#handle
+  }
+
+  /** @internal */
+  static token(key: SecretKey): number {
+    if (key.#token === 0) key.#token = SecretKey.handle(key).token
+    return key.#token
   }
 
   /** @internal */
@@ -90,12 +116,14 @@ export class XtsCipher {
   readonly sectorSize: number
   readonly tweakStep: number
   readonly #xts: XtsHandle
+  readonly #token: number
 
   /** Expands a 64-byte key whose halves differ. The cipher keeps working when `key` is disposed. */
   constructor(key: SecretKey, options: XtsOptions = {}) {
     this.sectorSize = wholeNumber(options.sectorSize ?? 512, 'sectorSize')
     this.tweakStep = wholeNumber(options.tweakStep ?? 1, 'tweakStep')
     this.#xts = native.XtsHandle.create(handleOf(key, 'key'), this.sectorSize, this.tweakStep)
+    this.#token = this.#xts.token
   }
 
   /** The code path chosen for this CPU: `vaes512`, `vaes256`, `aesni` or `portable`. */
@@ -105,29 +133,40 @@ export class XtsCipher {
 
   /** Encrypts whole sectors in place. `firstSector` counts sectors of `sectorSize`; past 2^53 pass a bigint. */
   encrypt(data: Uint8Array, firstSector: number | bigint): void {
-    this.#xts.encrypt(ownBytes(data, 'data'), firstSector)
+    try {
+      xtsEncrypt(this.#token, data, firstSector)
+    } catch (error) {
+      rethrow(error)
+    }
   }
 
   /** Decrypts whole sectors in place. */
   decrypt(data: Uint8Array, firstSector: number | bigint): void {
-    this.#xts.decrypt(ownBytes(data, 'data'), firstSector)
+    try {
+      xtsDecrypt(this.#token, data, firstSector)
+    } catch (error) {
+      rethrow(error)
+    }
   }
 
   /**
-   * Encrypts off the event loop, on several threads. `data` must own its whole buffer (`new Uint8Array`,
+   * Encrypts off the event loop, on several threads; up to 128 KiB at once, which takes less time than handing over.
+   * `data` must own its whole buffer (`new Uint8Array`,
    * `Buffer.allocUnsafeSlow`): the buffer is transferred, so `data` is empty afterwards, and the promise
    * gives the same memory back.
    */
   async encryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
     const owned = transfer(data)
-    await this.#xts.encryptAsync(owned, firstSector)
+    if (owned.byteLength <= SMALL) this.encrypt(owned, firstSector)
+    else await this.#xts.encryptAsync(owned, firstSector)
     return owned
   }
 
   /** Decrypts off the event loop; see `encryptAsync`. */
   async decryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
     const owned = transfer(data)
-    await this.#xts.decryptAsync(owned, firstSector)
+    if (owned.byteLength <= SMALL) this.decrypt(owned, firstSector)
+    else await this.#xts.decryptAsync(owned, firstSector)
     return owned
   }
 
@@ -141,15 +180,126 @@ export class XtsCipher {
   }
 }
 
+/** Bytes that are encrypted in less time (8 us with VAES) than a thread takes to answer (10 to 35 us). */
+const SMALL = 128 * 1024
+
 /** Wraps `key` (16 to 4096 bytes, a multiple of 8) under a 32-byte `kek`: RFC 3394, 8 bytes longer than the key. */
 export function wrapKey(kek: SecretKey, key: SecretKey): Buffer {
-  return native.wrapKey(handleOf(kek, 'kek'), handleOf(key, 'key'))
+  const kekToken = tokenOf(kek, 'kek')
+  const keyToken = tokenOf(key, 'key')
+  const wrapped = Buffer.allocUnsafe(key.length + WRAP_OVERHEAD)
+  try {
+    direct.wrapKey(kekToken, keyToken, wrapped)
+  } catch (error) {
+    rethrow(error)
+  }
+  return wrapped
 }
 
 /** Opens an RFC 3394 wrap, or throws VMSEAL_UNWRAP_FAILED. */
 export function unwrapKey(kek: SecretKey, wrapped: Uint8Array): SecretKey {
-  return new SecretKey(construct, native.unwrapKey(handleOf(kek, 'kek'), ownBytes(wrapped, 'wrapped')))
+  const kekToken = tokenOf(kek, 'kek')
+  let token: number
+  try {
+    token = direct.unwrapKey(kekToken, wrapped)
+  } catch (error) {
+    rethrow(error)
+  }
+  const lifetime = {}
+  abandoned.register(lifetime, [token])
+  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetime)
 }
+
+/**
+ * Wraps every key as `wrapKey` does, side by side: from 32 keys on each takes a small part of the time of `wrapKey`.
+ * If one key cannot be wrapped the call throws. The buffers share one ArrayBuffer, which lives as long as any of them.
+ */
+export function wrapKeys(kek: SecretKey, keys: readonly SecretKey[]): Buffer[] {
+  const kekToken = tokenOf(kek, 'kek')
+  const all = list(keys, 'keys').slice()
+  const tokens = takeNumbers(all.length)
+  let size = 0
+  for (let index = 0; index < all.length; index += 1) {
+    const key = all[index] as SecretKey
+    tokens[index] = tokenOf(key, 'every key')
+    size += key.length + WRAP_OVERHEAD
+  }
+  const packed = Buffer.allocUnsafe(size)
+  try {
+    direct.wrapKeys(kekToken, tokens, all.length, packed)
+  } catch (error) {
+    rethrow(error)
+  }
+  giveNumbers(tokens)
+  const { buffer } = packed
+  let start = packed.byteOffset
+  return all.map((key) => {
+    const wrapped = new BufferView(buffer, start, key.length + WRAP_OVERHEAD)
+    start += wrapped.length
+    return wrapped
+  })
+}
+
+/**
+ * Opens every wrap as `unwrapKey` does, side by side. If one does not open the call throws VMSEAL_UNWRAP_FAILED, the
+ * message names its index, and the keys of the others are wiped.
+ *
+ * Keys that nobody disposes of are wiped when the last one of the call has been collected.
+ */
+export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): SecretKey[] {
+  const kekToken = tokenOf(kek, 'kek')
+  const wraps = list(wrapped, 'wrapped').slice()
+  const numbers = takeNumbers(wraps.length)
+  let size = 0
+  for (let index = 0; index < wraps.length; index += 1) {
+    const { length } = bytesOf(wraps[index] as Uint8Array, 'every wrap')
+    numbers[index] = length
+    size += length
+  }
+  const packed = Buffer.allocUnsafe(size)
+  let start = 0
+  for (const wrap of wraps) {
+    packed.set(wrap, start)
+    start += wrap.length
+  }
+  try {
+    direct.unwrapKeys(kekToken, packed, numbers, wraps.length)
+  } catch (error) {
+    rethrow(error)
+  }
+  const tokens = Array.from(numbers.subarray(0, wraps.length))
+  giveNumbers(numbers)
+  const lifetime = {}
+  abandoned.register(lifetime, tokens)
+  return tokens.map((token, index) => {
+    const length = (wraps[index] as Uint8Array).length - WRAP_OVERHEAD
+    return new SecretKey(construct, undefined, token, length, lifetime)
+  })
+}
+
+/** The constructor of all Buffers, which they name for what is cut from them: half the time of `subarray`. */
+const BufferView = Reflect.get(Buffer, Symbol.species) as new (
+  memory: ArrayBufferLike,
+  start: number,
+  length: number,
+) => Buffer
+
+/** A typed array costs as much as wrapping several keys, so one is kept for the next call. */
+let spareNumbers: Float64Array = new Float64Array(64)
+
+/** At least `count` numbers that nobody else uses before `giveNumbers`: arguments with getters may call again. */
+function takeNumbers(count: number): Float64Array {
+  const numbers = spareNumbers.length >= count ? spareNumbers : new Float64Array(count)
+  spareNumbers = new Float64Array(0)
+  return numbers
+}
+
+function giveNumbers(numbers: Float64Array): void {
+  if (numbers.length <= 1024) spareNumbers = numbers
+}
+
+/** Bytes that RFC 3394 adds to a key. */
+const WRAP_OVERHEAD = 8
 
 /** Wraps `key` of any length from 16 bytes under `kek`: RFC 5649. */
 export function wrapKeyPadded(kek: SecretKey, key: SecretKey): Buffer {
@@ -182,6 +332,16 @@ function handleOf(value: SecretKey, name: string): KeyHandle {
   return SecretKey.handle(value)
 }
 
+function tokenOf(value: SecretKey, name: string): number {
+  if (!SecretKey.holds(value)) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a SecretKey`)
+  return SecretKey.token(value)
+}
+
+function list<T>(value: readonly T[], name: string): readonly T[] {
+  if (!Array.isArray(value)) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be an array`)
+  return value
+}
+
 function wholeNumber(value: number, name: string): number {
   if (!Number.isInteger(value) || value < 0 || value > 0xffff_ffff)
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a whole number, not ${String(value)}`)
@@ -190,14 +350,18 @@ function wholeNumber(value: number, name: string): number {
 
 /** Bytes that nobody else can change during the call. */
 function ownBytes(value: Uint8Array, name: string): Uint8Array {
-  if (!(value instanceof Uint8Array))
-    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a Buffer or Uint8Array`)
-  if (!(value.buffer instanceof ArrayBuffer))
+  if (!(bytesOf(value, name).buffer instanceof ArrayBuffer))
     throw new VmsealError(
       'VMSEAL_BUFFER_DETACHED',
       `${name} lies in a SharedArrayBuffer, which others may change`,
     )
-  if (value.byteLength === 0 && isDetached(value.buffer))
+  return value
+}
+
+function bytesOf(value: Uint8Array, name: string): Uint8Array {
+  if (!(value instanceof Uint8Array))
+    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a Buffer or Uint8Array`)
+  if (value.byteLength === 0 && value.buffer instanceof ArrayBuffer && isDetached(value.buffer))
     throw new VmsealError('VMSEAL_BUFFER_DETACHED', `${name} is detached`)
   return value
 }

@@ -36,9 +36,15 @@ export declare class KeyHandle {
   static createFile(path: string, length: number): KeyHandle
   /** Reads a key from a file straight into locked memory. */
   static loadFile(path: string): KeyHandle
+  /** Derives a 32-byte key from a passphrase with Argon2id (RFC 9106), off the event loop. The passphrase is wiped. */
+  static fromPassphrase(passphrase: Uint8Array, salt: Uint8Array, memoryKib: number, passes: number, lanes: number): Promise<KeyHandle>
+  /** SHA-256 of the key: the KMIP Digest attribute. */
+  sha256(): Buffer
   /** Length in bytes; stays after dispose. */
   get length(): number
   get disposed(): boolean
+  /** What calls on many or small keys know this key by; only good until it is disposed. */
+  get token(): number
   /** Compares two keys, in constant time in their contents. */
   equals(other: KeyHandle): boolean
   /** Wipes the key now, or when the operation that is using it ends. Idempotent. */
@@ -53,14 +59,24 @@ export declare class KmipConnection {
   request(message: Uint8Array, keys: Array<KeyHandle>): Promise<KmipExchange>
   /** True once the connection is closed, by us or after a failure. */
   get closed(): boolean
+  /** The server's certificate, PEM. */
+  get serverCertificate(): string
   /** Closes after the requests that are under way. Idempotent. */
   close(): void
 }
 
+/** Opens connections to one KMS: certificates and key are read once, and TLS sessions are resumed. */
+export declare class KmipConnector {
+  /** Checks the options and reads the private key; VMSEAL_CERTIFICATE_INVALID or VMSEAL_INVALID_ARGUMENT. */
+  static create(options: KmipConnectionOptions): KmipConnector
+  /** Connects; rejects with VMSEAL_KMIP_CONNECTION, VMSEAL_KMIP_TLS or VMSEAL_KMIP_TIMEOUT. */
+  connect(): Promise<KmipConnection>
+}
+
 /** A KMIP server socket with mutual TLS. */
 export declare class KmipListener {
-  /** Binds and serves. `onRequest` must not throw. */
-  static start(options: KmipListenerOptions, onRequest: (arg: KmipRequest) => void): KmipListener
+  /** Binds and serves. The callbacks must not throw. */
+  static start(options: KmipListenerOptions, onRequest: (arg: KmipRequest) => void, onRejected?: ((arg: KmipRejection) => void) | undefined | null): KmipListener
   /** The port it listens on. */
   get port(): number
   /** Answers a request; every empty key material in `message` takes the next key. The handles may be disposed then. */
@@ -91,10 +107,8 @@ export declare class NativeTask {
 export declare class XtsHandle {
   /** Expands a 64-byte key. Sector n has tweak n x `tweak_step`. */
   static create(key: KeyHandle, sectorSize: number, tweakStep: number): XtsHandle
-  /** Encrypts whole sectors in place. */
-  encrypt(data: Uint8Array, firstSector: number | bigint): void
-  /** Decrypts whole sectors in place. */
-  decrypt(data: Uint8Array, firstSector: number | bigint): void
+  /** What the direct calls know the cipher by. */
+  get token(): number
   /** Encrypts in place off the event loop, on several threads. Nobody else may touch `data` until it settles. */
   encryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<void>
   /** Decrypts in place off the event loop, on several threads. Nobody else may touch `data` until it settles. */
@@ -122,11 +136,17 @@ export interface CertificateDescription {
 /** Makes a CA: a P-256 key in a new 0600 file, and a certificate for ten years (PEM). */
 export declare function createAuthority(commonName: string, keyFile: string): string
 
+/** Makes a client key in a new 0600 file and a signing request (PKCS#10, PEM). */
+export declare function createCertificateRequest(commonName: string, keyFile: string): string
+
 /** A new empty plain disk. */
 export declare function createPlainDisk(target: string, capacityBytes: number, diskId: string): NativeTask
 
 /** A new empty encrypted disk. */
 export declare function createSealedDisk(target: string, capacityBytes: number, kek: KeyHandle, spec: SealSpec): NativeTask
+
+/** Makes a client key in a new 0600 file and a self-signed certificate (PEM), for a KMS that pins single certificates. */
+export declare function createSelfSignedClient(commonName: string, keyFile: string): string
 
 /** Decrypts a disk into a new plain one, after every check of its wrap and descriptor; the source is only read. */
 export declare function decryptDisk(source: string, target: string, kek: KeyHandle, binding: DiskBinding): NativeTask
@@ -136,6 +156,9 @@ export declare function decryptFile(dek: KeyHandle, associatedData: Uint8Array, 
 
 /** Describes the first certificate of a PEM text. */
 export declare function describeCertificate(certificate: string): CertificateDescription
+
+/** The direct calls, each knowing its objects by their tokens. */
+export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengthsToTokens: Float64Array, count: number): void; disposeKey(key: number): void }
 
 /** Where the caller says a disk belongs; a wrap made for another place is refused. */
 export interface DiskBinding {
@@ -150,6 +173,9 @@ export declare function encryptDisk(source: string, target: string, kek: KeyHand
 
 /** Encrypts a VM home file under the VM home DEK. The target must not exist and is durable when the task is done. */
 export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
+
+/** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
+export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number): Promise<string>
 
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask
@@ -182,6 +208,9 @@ export interface KeyMemoryStatus {
   /** RLIMIT_MEMLOCK in bytes; absent when unlimited. */
   lockLimit?: number
 }
+
+/** A handle of the key of a token. */
+export declare function keyOfToken(token: number): KeyHandle
 
 /** Where a KMS is and how to prove who we are. */
 export interface KmipConnectionOptions {
@@ -233,12 +262,21 @@ export interface KmipListenerOptions {
   handshakeTimeoutMs?: number
 }
 
+/** A client that was turned away, or put out for what it did. */
+export interface KmipRejection {
+  /** Address and port of the client. */
+  remoteAddress: string
+  reason: string
+}
+
 /** A request, its keys cut out. It must be answered with `reply` or `refuse`. */
 export interface KmipRequest {
   id: number
   connectionId: number
   /** Hex SHA-256 of the client's public key (SPKI): its identity. */
   clientKeyHash: string
+  /** Address and port of the client. */
+  remoteAddress: string
   /** Common name in the client's certificate: a label only. */
   commonName?: string
   message: Buffer
@@ -304,6 +342,9 @@ export interface SealSpec {
 
 /** Seals a text under the VM home DEK (JWE, dir, A256GCM). */
 export declare function sealText(dek: KeyHandle, header: string, text: string): string
+
+/** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
+export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string
 
 /** Opens an RFC 3394 wrap, or VMSEAL_UNWRAP_FAILED. */
 export declare function unwrapKey(kek: KeyHandle, wrapped: Uint8Array): KeyHandle

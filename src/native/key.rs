@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use napi::bindgen_prelude::{Buffer, BufferSlice, Float64Array, Object};
+use napi::bindgen_prelude::{Buffer, BufferSlice, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
 use vmseal_secret::SecretKey;
 use vmseal_wrap::passphrase::{self, Cost};
 
 use crate::background;
+use crate::direct::{Call, DirectCall};
 use crate::fault::{caught, coded, guard};
 use crate::token::{Tokens, forget};
 
@@ -54,34 +55,20 @@ fn disposed() -> napi::Error {
     coded("VMSEAL_KEY_DISPOSED", "the key was disposed")
 }
 
-/// Keys that were made together: JavaScript asks for the handle of one only when it needs it.
-#[napi]
-pub struct KeyBatch {
-    tokens: Vec<f64>,
+/// Keeps a key that JavaScript knows by its token only, until `Dispose`.
+pub(crate) fn keep(key: SecretKey) -> f64 {
+    #[cfg(feature = "planted-faults")]
+    crate::planted_faults::leak(&key);
+    KEYS.with_borrow_mut(|keys| keys.insert(Arc::new(key)))
 }
 
-impl Drop for KeyBatch {
-    fn drop(&mut self) {
-        self.tokens.iter().for_each(|token| forget(&KEYS, *token));
-    }
-}
+/// Wipes the key of a token, unless something is using it or a handle of it holds it. Idempotent.
+pub(crate) struct Dispose;
 
-impl KeyBatch {
-    pub(crate) fn new(keys: Vec<SecretKey>) -> Self {
-        #[cfg(feature = "planted-faults")]
-        keys.iter().for_each(crate::planted_faults::leak);
-        let tokens =
-            KEYS.with_borrow_mut(|all| keys.into_iter().map(|key| all.insert(Arc::new(key))).collect());
-        Self { tokens }
-    }
-}
-
-#[napi]
-impl KeyBatch {
-    /// The tokens of the keys, in their order. A key lives until its token is disposed or the batch goes.
-    #[napi(getter)]
-    pub fn tokens(&self) -> Float64Array {
-        Float64Array::new(self.tokens.clone())
+impl DirectCall for Dispose {
+    fn run(call: &mut Call) -> Result<Option<f64>> {
+        forget(&KEYS, call.number(0)?);
+        Ok(None)
     }
 }
 
@@ -90,12 +77,6 @@ impl KeyBatch {
 pub fn key_of_token(token: f64) -> Result<KeyHandle> {
     let key = KEYS.with_borrow(|keys| keys.get(token).cloned());
     key.map(KeyHandle::of).ok_or_else(disposed)
-}
-
-/// Wipes the key of a token of a `KeyBatch`, unless a handle of it still holds it. Idempotent.
-#[napi]
-pub fn dispose_token(token: f64) {
-    forget(&KEYS, token);
 }
 
 impl KeyHandle {

@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 mod background;
+mod direct;
 mod disk;
 mod envelope;
 mod fault;
@@ -22,6 +23,7 @@ mod pki;
 mod planted_faults;
 mod seal;
 mod task;
+mod token;
 mod xts;
 
 /// Freed memory may have held key bytes (TLS records, parsed messages), so it is wiped first.

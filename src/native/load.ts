@@ -13,7 +13,6 @@ export type {
   DiskBinding,
   DiskHandle,
   HostKeyPair,
-  KeyBatch,
   KeyHandle,
   KeyMemoryStatus,
   KmipConnection,
@@ -28,25 +27,16 @@ export type {
   XtsHandle,
 } from './binding.js'
 
-const addon = loadAddon()
+const binding = loadAddon()
 
 /**
- * The functions of the addon as they are, for calls that take less time than the frame around those of `native`:
- * who calls one catches and passes what was thrown to `rethrow`.
+ * Calls that take less time than the frame around those of `native`. Who makes one catches, and passes what was thrown
+ * to `rethrow`. They know objects by their tokens.
  */
-export const direct: Pick<
-  typeof Binding,
-  | 'xtsEncrypt'
-  | 'xtsDecrypt'
-  | 'wrapWithToken'
-  | 'unwrapWithToken'
-  | 'wrapKeys'
-  | 'unwrapKeys'
-  | 'disposeToken'
-> = { ...addon }
+export const direct = binding.directCalls()
 
 /** The addon, with every error turned into a `VmsealError`. */
-export const native: typeof Binding = translateErrors(addon)
+export const native: typeof Binding = translateErrors(binding)
 
 function loadAddon(): typeof Binding {
   const packageRoot = fileURLToPath(new URL('../..', import.meta.url))

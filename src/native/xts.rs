@@ -1,21 +1,70 @@
 //! AES-256-XTS over buffers that JavaScript owns.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::RefCell;
+use std::sync::Arc;
 
-use napi::bindgen_prelude::{BigInt, BufferSlice, Either, Object, Uint8Array};
+use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, Result};
 use napi_derive::napi;
 use rayon::prelude::*;
 use vmseal_xts::Xts;
 
 use crate::background;
-use crate::fault::{coded, guard, invalid_argument};
+use crate::direct::{Call, DirectCall, SectorNumber};
+use crate::fault::{coded, guard};
 use crate::key::KeyHandle;
+use crate::token::{Tokens, forget};
+
+thread_local! {
+    static CIPHERS: RefCell<Tokens<Arc<Xts>>> = RefCell::new(Tokens::new());
+}
+
+/// Encrypts whole sectors in place: token of an `XtsHandle`, data, number of the first sector.
+pub(crate) struct Encrypt;
+
+impl DirectCall for Encrypt {
+    fn run(call: &mut Call) -> Result<Option<f64>> {
+        let (token, first_sector) = (call.number(0)?, call.sector(2)?);
+        let data = call.bytes(1)?;
+        with_cipher(token, |xts| xts.encrypt(data, first_sector))
+    }
+}
+
+/// Decrypts whole sectors in place, with the same arguments.
+pub(crate) struct Decrypt;
+
+impl DirectCall for Decrypt {
+    fn run(call: &mut Call) -> Result<Option<f64>> {
+        let (token, first_sector) = (call.number(0)?, call.sector(2)?);
+        let data = call.bytes(1)?;
+        with_cipher(token, |xts| xts.decrypt(data, first_sector))
+    }
+}
+
+fn with_cipher(
+    token: f64,
+    operation: impl FnOnce(&Xts) -> std::result::Result<(), vmseal_xts::Error>,
+) -> Result<Option<f64>> {
+    CIPHERS.with_borrow(|ciphers| {
+        let xts = ciphers.get(token).ok_or_else(disposed)?;
+        operation(xts).map(|()| None).map_err(|error| coded(error.code(), &error))
+    })
+}
+
+fn disposed() -> napi::Error {
+    coded("VMSEAL_KEY_DISPOSED", "the cipher was disposed")
+}
 
 /// An expanded XTS key in locked memory.
 #[napi]
 pub struct XtsHandle {
-    xts: Mutex<Option<Arc<Xts>>>,
+    token: f64,
+}
+
+impl Drop for XtsHandle {
+    fn drop(&mut self) {
+        forget(&CIPHERS, self.token);
+    }
 }
 
 #[napi]
@@ -25,29 +74,13 @@ impl XtsHandle {
     pub fn create(key: &KeyHandle, sector_size: u32, tweak_step: u32) -> Result<Self> {
         let key = key.get()?;
         let xts = guard(|| Xts::new(&key, sector_size, u64::from(tweak_step)))?;
-        Ok(Self { xts: Mutex::new(Some(Arc::new(xts))) })
+        Ok(Self { token: CIPHERS.with_borrow_mut(|ciphers| ciphers.insert(Arc::new(xts))) })
     }
 
-    /// Encrypts whole sectors in place.
-    #[napi]
-    pub fn encrypt(
-        &self,
-        #[napi(ts_arg_type = "Uint8Array")] mut data: BufferSlice,
-        first_sector: Either<f64, BigInt>,
-    ) -> Result<()> {
-        let (xts, first) = (self.get()?, sector_number(first_sector)?);
-        guard(|| xts.encrypt(&mut data, first))
-    }
-
-    /// Decrypts whole sectors in place.
-    #[napi]
-    pub fn decrypt(
-        &self,
-        #[napi(ts_arg_type = "Uint8Array")] mut data: BufferSlice,
-        first_sector: Either<f64, BigInt>,
-    ) -> Result<()> {
-        let (xts, first) = (self.get()?, sector_number(first_sector)?);
-        guard(|| xts.decrypt(&mut data, first))
+    /// What the direct calls know the cipher by.
+    #[napi(getter)]
+    pub fn token(&self) -> f64 {
+        self.token
     }
 
     /// Encrypts in place off the event loop, on several threads. Nobody else may touch `data` until it settles.
@@ -56,9 +89,9 @@ impl XtsHandle {
         &self,
         env: &'env Env,
         data: Uint8Array,
-        first_sector: Either<f64, BigInt>,
+        #[napi(ts_arg_type = "number | bigint")] first_sector: SectorNumber,
     ) -> Result<Object<'env>> {
-        self.spawn(env, data, first_sector, Xts::encrypt)
+        self.spawn(env, data, first_sector.0, Xts::encrypt)
     }
 
     /// Decrypts in place off the event loop, on several threads. Nobody else may touch `data` until it settles.
@@ -67,9 +100,9 @@ impl XtsHandle {
         &self,
         env: &'env Env,
         data: Uint8Array,
-        first_sector: Either<f64, BigInt>,
+        #[napi(ts_arg_type = "number | bigint")] first_sector: SectorNumber,
     ) -> Result<Object<'env>> {
-        self.spawn(env, data, first_sector, Xts::decrypt)
+        self.spawn(env, data, first_sector.0, Xts::decrypt)
     }
 
     /// The kernel that this machine uses: vaes512, vaes256, aesni or portable.
@@ -81,25 +114,24 @@ impl XtsHandle {
     /// Wipes the expanded key now, or when the operation that is using it ends. Idempotent.
     #[napi]
     pub fn dispose(&self) {
-        drop(self.xts.lock().unwrap_or_else(PoisonError::into_inner).take());
+        forget(&CIPHERS, self.token);
     }
 
     fn get(&self) -> Result<Arc<Xts>> {
-        let xts = self.xts.lock().unwrap_or_else(PoisonError::into_inner);
-        xts.clone().ok_or_else(|| coded("VMSEAL_KEY_DISPOSED", "the cipher was disposed"))
+        CIPHERS.with_borrow(|ciphers| ciphers.get(self.token).cloned()).ok_or_else(disposed)
     }
 
     fn spawn<'env>(
         &self,
         env: &'env Env,
         mut data: Uint8Array,
-        first_sector: Either<f64, BigInt>,
+        first: u64,
         operation: fn(&Xts, &mut [u8], u64) -> std::result::Result<(), vmseal_xts::Error>,
     ) -> Result<Object<'env>> {
-        let (xts, first) = (self.get()?, sector_number(first_sector)?);
+        let xts = self.get()?;
         background::promise(env, move || {
             let sector_size = xts.sector_size() as usize;
-            if data.len() % sector_size != 0 {
+            if !data.len().is_multiple_of(sector_size) {
                 return Err(coded("VMSEAL_SECTOR_ALIGNMENT", "the data is not a whole number of sectors"));
             }
             // SAFETY: `crypto.ts` transferred the ArrayBuffer, so no JavaScript can reach these bytes until the
@@ -116,25 +148,6 @@ impl XtsHandle {
     }
 }
 
-/// A piece fits the level 2 cache and is far above the cost of handing it to a thread.
-const PIECE: usize = 512 * 1024;
-
-fn sector_number(number: Either<f64, BigInt>) -> Result<u64> {
-    match number {
-        Either::A(number) if number >= 0.0 && number.fract() == 0.0 && number <= MAX_SAFE_INTEGER => {
-            Ok(number as u64)
-        }
-        Either::B(number) => {
-            let (negative, value, lossless) = number.get_u64();
-            if negative || !lossless {
-                return Err(invalid_argument("firstSector must be from 0 to 2^64-1"));
-            }
-            Ok(value)
-        }
-        Either::A(_) => Err(invalid_argument(
-            "firstSector must be a non-negative whole number; beyond 2^53-1 pass a bigint",
-        )),
-    }
-}
-
-const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
+/// Bytes that a thread takes at a time. From 64 KiB to 1 MiB all are equally fast (two cores, buffers of 4 MiB to 512
+/// MiB); a small one lets more cores share a buffer, and this one is 8 us of work, far above the cost of handing it over.
+const PIECE: usize = 128 * 1024;

@@ -1,6 +1,7 @@
 use sha2::{Digest, Sha256};
 use vmseal_secret::SecretKey;
 
+use crate::Error;
 use crate::guard::guarded;
 
 /// Commits to `key` in the place named by `id`: the first 16 bytes of SHA-256("vmseal kcv 1" || id || key).
@@ -18,6 +19,11 @@ pub fn key_check_value(id: &[u8; 16], key: &SecretKey) -> [u8; 16] {
     });
     // Only a process that is exiting gets here, and no key has this check value.
     value.unwrap_or_default()
+}
+
+/// SHA-256 of a key: the KMIP Digest attribute (KMIP 1.4 specification 3.17). Only for keys that nobody can guess.
+pub fn key_digest(key: &SecretKey) -> Result<[u8; 32], Error> {
+    guarded(|| Ok(key.expose(|bytes| Sha256::digest(bytes).into())))
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@ use subtle::{Choice, ConstantTimeEq};
 use vmseal_secret::SecretKey;
 use zeroize::Zeroizing;
 
-use super::{MAX_KEY_LEN, MIN_KEY_LEN, SEMIBLOCK, check_kek, unwrap_in_place, wrap_in_place};
+use super::portable::{unwrap_in_place, wrap_in_place};
+use super::{MAX_KEY_LEN, MIN_KEY_LEN, SEMIBLOCK, check_kek};
 use crate::Error;
 use crate::guard::guarded;
 

@@ -1,7 +1,8 @@
 //! Wycheproof, NIST CAVP and Botan's vectors.
 
+use super::every_kernel::{unwrap, wrap};
 use super::padded::{unwrap_from, wrap_from};
-use super::*;
+use super::{Error, MIN_KEY_LEN, unwrap_padded, wrap_padded};
 use crate::vectors::{bytes, file, hex, key};
 
 #[derive(serde::Deserialize)]

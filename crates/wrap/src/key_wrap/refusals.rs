@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use vmseal_secret::SecretKey;
+
+use super::every_kernel::{unwrap, wrap};
+use super::{unwrap_padded, wrap_padded};
+use crate::Error;
 use crate::vectors::{bytes, key};
 
 #[test]

@@ -3,7 +3,7 @@ use std::arch::x86_64::*;
 
 use super::block::Block;
 use super::schedule::RoundKeys;
-use super::steps::{steps, to_fold};
+use super::steps::{first_number, number_after, semiblock_of, steps};
 
 /// Passes `LANES` independent keys through RFC 3394, in place. One lane runs at the latency of the AES unit, eight at
 /// its throughput (two rounds a cycle, latency four).
@@ -11,6 +11,7 @@ use super::steps::{steps, to_fold};
 /// The chain of a step is one merge and 14 rounds and nothing else: the whitening by round key 0 of the next step and
 /// the step number are folded into the last round key of this one, so the state is always
 /// `(A ^ t ^ key 0 low | R ^ key 0 high)`.
+#[inline(never)]
 #[target_feature(enable = "aes,avx")]
 pub(super) fn run<const ENCRYPT: bool, const LANES: usize>(
     keys: &RoundKeys,
@@ -20,18 +21,16 @@ pub(super) fn run<const ENCRYPT: bool, const LANES: usize>(
     let whitening = keys[0].get();
     let last = _mm_xor_si128(keys[14].get(), whitening);
     let semiblocks = r.len() / LANES;
-    let (first_fold, _) = to_fold::<ENCRYPT>(0, semiblocks);
+    let first = number(first_number::<ENCRYPT>(semiblocks));
     let mut state = [_mm_setzero_si128(); LANES];
     for (state, a) in state.iter_mut().zip(a.iter()) {
-        *state = _mm_xor_si128(_mm_xor_si128(a.get(), whitening), number(first_fold));
+        *state = _mm_xor_si128(_mm_xor_si128(a.get(), whitening), first);
     }
     for block in r.iter_mut() {
         block.set(_mm_xor_si128(block.get(), whitening));
     }
     for step in 0..steps(semiblocks) {
-        let (_, fold) = to_fold::<ENCRYPT>(step, semiblocks);
-        let at = step % semiblocks;
-        let at = if ENCRYPT { at } else { semiblocks - 1 - at };
+        let at = semiblock_of::<ENCRYPT>(step, semiblocks);
         let row = &mut r[at * LANES..][..LANES];
         for (state, block) in state.iter_mut().zip(row.iter()) {
             *state = block.below(*state);
@@ -43,7 +42,7 @@ pub(super) fn run<const ENCRYPT: bool, const LANES: usize>(
             }
             pin(&mut state);
         }
-        let key = _mm_xor_si128(last, number(fold));
+        let key = _mm_xor_si128(last, number(number_after::<ENCRYPT>(step, semiblocks)));
         for (state, block) in state.iter_mut().zip(row) {
             *state =
                 if ENCRYPT { _mm_aesenclast_si128(*state, key) } else { _mm_aesdeclast_si128(*state, key) };
@@ -72,10 +71,12 @@ fn number(step: u64) -> __m128i {
 fn pin<const LANES: usize>(state: &mut [__m128i; LANES]) {
     if LANES > 1 {
         for state in state {
+            let mut pinned = *state;
             // SAFETY: the block has no instruction.
             unsafe {
-                asm!("/* {0} */", inout(xmm_reg) *state, options(nomem, nostack, preserves_flags));
+                asm!("/* {0} */", inout(xmm_reg) pinned, options(nomem, nostack, preserves_flags));
             }
+            *state = pinned;
         }
     }
 }

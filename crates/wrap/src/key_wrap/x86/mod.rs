@@ -12,10 +12,56 @@ mod steps;
 mod vaes512;
 mod wipe;
 
-use super::SEMIBLOCK;
 use super::kernel::Kernel;
+use super::{INITIAL_VALUE, SEMIBLOCK, is_initial_value};
+use crate::guard::{SHALLOW_STACK, wipe_dead_stack};
 use block::Block;
 use schedule::RoundKeys;
+
+/// Bytes of the only KEK that these kernels know.
+pub(super) const KEK_LEN: usize = 32;
+
+/// Wraps one key. All lengths must have been checked.
+pub(super) fn wrap(kernel: Kernel, kek: &[u8], key: &[u8], wrapped: &mut [u8]) {
+    if key.len() <= SHORT * SEMIBLOCK {
+        wrap_alone::<SHORT>(kernel, kek, key, wrapped);
+    } else {
+        wrap_alone::<LONG>(kernel, kek, key, wrapped);
+    }
+}
+
+/// Unwraps into `key` and says whether the integrity check holds. All lengths must have been checked.
+pub(super) fn unwrap(kernel: Kernel, kek: &[u8], wrapped: &[u8], key: &mut [u8]) -> bool {
+    if key.len() <= SHORT * SEMIBLOCK {
+        unwrap_alone::<SHORT>(kernel, kek, wrapped, key)
+    } else {
+        unwrap_alone::<LONG>(kernel, kek, wrapped, key)
+    }
+}
+
+/// Semiblocks of all usual keys, and of the longest one.
+const SHORT: usize = 16;
+const LONG: usize = super::MAX_KEY_LEN / SEMIBLOCK;
+
+fn wrap_alone<const CAPACITY: usize>(kernel: Kernel, kek: &[u8], key: &[u8], wrapped: &mut [u8]) {
+    let mut lane = Lanes::<true, 1, CAPACITY>::empty(kernel);
+    lane.expand(kek);
+    lane.load(0, 1, &INITIAL_VALUE, key);
+    lane.run(1, key.len() / SEMIBLOCK);
+    let (a, r) = wrapped.split_at_mut(SEMIBLOCK);
+    a.copy_from_slice(lane.a(0));
+    lane.store(0, 1, r);
+}
+
+fn unwrap_alone<const CAPACITY: usize>(kernel: Kernel, kek: &[u8], wrapped: &[u8], key: &mut [u8]) -> bool {
+    let mut lane = Lanes::<false, 1, CAPACITY>::empty(kernel);
+    lane.expand(kek);
+    let (a, r) = wrapped.split_at(SEMIBLOCK);
+    lane.load(0, 1, a, r);
+    lane.run(1, key.len() / SEMIBLOCK);
+    lane.store(0, 1, key);
+    is_initial_value(lane.a(0))
+}
 
 /// One expanded KEK and the working memory of up to `LANES` keys of one length; wiped at drop. `CAPACITY` is the number
 /// of semiblocks it has room for in all.
@@ -40,7 +86,9 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Lanes<ENCRY
         Self { keys, a, r, kernel }
     }
 
-    pub(super) fn expand(&mut self, kek: &[u8; 32]) {
+    /// Expands a KEK of [`KEK_LEN`] bytes.
+    pub(super) fn expand(&mut self, kek: &[u8]) {
+        let kek: &[u8; KEK_LEN] = kek.try_into().expect("a KEK of 32 bytes");
         // SAFETY: `empty` has checked that this CPU supports a kernel, and all of them need AES-NI and AVX.
         unsafe { schedule::expand::<ENCRYPT>(kek, &mut self.keys) }
     }
@@ -58,7 +106,7 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Lanes<ENCRY
     }
 
     /// Puts a key, or a wrapped one, into a lane.
-    pub(super) fn load(&mut self, lane: usize, lanes: usize, a: &[u8; SEMIBLOCK], r: &[u8]) {
+    pub(super) fn load(&mut self, lane: usize, lanes: usize, a: &[u8], r: &[u8]) {
         self.a[lane].0[..SEMIBLOCK].copy_from_slice(a);
         for (block, semiblock) in self.r[lane..].iter_mut().step_by(lanes).zip(r.as_chunks::<SEMIBLOCK>().0) {
             block.0[SEMIBLOCK..].copy_from_slice(semiblock);
@@ -75,12 +123,14 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Lanes<ENCRY
             match lanes {
                 32 => vaes512::run::<ENCRYPT, 8>(&self.keys, a, r),
                 16 => vaes512::run::<ENCRYPT, 4>(&self.keys, a, r),
-                8 => aesni::run::<ENCRYPT, 8>(&self.keys, a.as_mut_array().expect("eight"), r),
-                1 => aesni::run::<ENCRYPT, 1>(&self.keys, a.as_mut_array().expect("one"), r),
+                8 => aesni::run::<ENCRYPT, 8>(&self.keys, a.try_into().expect("eight"), r),
+                1 => aesni::run::<ENCRYPT, 1>(&self.keys, a.try_into().expect("one"), r),
                 _ => unreachable!("no kernel has {lanes} lanes"),
             }
             wipe::wipe_vector_registers();
         }
+        // The kernels spill round keys, and so may the expansion, whose frame was in the same place.
+        wipe_dead_stack::<SHALLOW_STACK>();
     }
 
     /// A of a lane.
@@ -107,5 +157,8 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Drop
             let bytes = unsafe { std::slice::from_raw_parts_mut(blocks.as_mut_ptr().cast::<u8>(), length) };
             vmseal_secret::wipe(bytes);
         }
+        // Semiblocks were copied through them since the kernel ran.
+        // SAFETY: `empty` has checked that this CPU supports a kernel, and all of them need AVX.
+        unsafe { wipe::wipe_vector_registers() }
     }
 }

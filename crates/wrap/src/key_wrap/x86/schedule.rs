@@ -6,6 +6,7 @@ use super::block::Block;
 pub(super) type RoundKeys = [Block; 15];
 
 /// Expands a KEK in place (FIPS 197 section 5.2; decryption for the equivalent inverse cipher, 5.3.5).
+#[inline(never)]
 #[target_feature(enable = "aes,avx")]
 pub(super) fn expand<const ENCRYPT: bool>(kek: &[u8; 32], keys: &mut RoundKeys) {
     // SAFETY: the KEK has 32 readable bytes; the loads ask for no alignment.

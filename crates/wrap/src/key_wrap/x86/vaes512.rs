@@ -3,11 +3,12 @@ use std::arch::x86_64::*;
 
 use super::block::{Block, four_below, get_four, set_four};
 use super::schedule::RoundKeys;
-use super::steps::{steps, to_fold};
+use super::steps::{first_number, number_after, semiblock_of, steps};
 
 /// As [`super::aesni::run`] with four lanes in each of `VECTORS` 512-bit registers. Four vectors are the fewest that
 /// keep the AES unit busy (one round a cycle, latency four); eight also hide the merge between two steps. The 15 round
 /// keys and eight states fit the 32 registers.
+#[inline(never)]
 #[target_feature(enable = "aes,avx512f,vaes")]
 pub(super) fn run<const ENCRYPT: bool, const VECTORS: usize>(
     keys: &RoundKeys,
@@ -22,18 +23,16 @@ pub(super) fn run<const ENCRYPT: bool, const VECTORS: usize>(
     }
     let whitening = round_keys[0];
     let last = _mm512_xor_si512(round_keys[14], whitening);
-    let (first_fold, _) = to_fold::<ENCRYPT>(0, semiblocks);
+    let first = number(first_number::<ENCRYPT>(semiblocks));
     let mut state = [_mm512_setzero_si512(); VECTORS];
     for (state, four) in state.iter_mut().zip(a.chunks_exact(4)) {
-        *state = _mm512_xor_si512(_mm512_xor_si512(get_four(four), whitening), number(first_fold));
+        *state = _mm512_xor_si512(_mm512_xor_si512(get_four(four), whitening), first);
     }
     for four in r.chunks_exact_mut(4) {
         set_four(four, _mm512_xor_si512(get_four(four), whitening));
     }
     for step in 0..steps(semiblocks) {
-        let (_, fold) = to_fold::<ENCRYPT>(step, semiblocks);
-        let at = step % semiblocks;
-        let at = if ENCRYPT { at } else { semiblocks - 1 - at };
+        let at = semiblock_of::<ENCRYPT>(step, semiblocks);
         let row = &mut r[at * lanes..][..lanes];
         for (state, four) in state.iter_mut().zip(row.chunks_exact(4)) {
             *state = four_below(four, *state);
@@ -48,7 +47,7 @@ pub(super) fn run<const ENCRYPT: bool, const VECTORS: usize>(
             }
             pin(&mut state);
         }
-        let key = _mm512_xor_si512(last, number(fold));
+        let key = _mm512_xor_si512(last, number(number_after::<ENCRYPT>(step, semiblocks)));
         for (state, four) in state.iter_mut().zip(row.chunks_exact_mut(4)) {
             *state = if ENCRYPT {
                 _mm512_aesenclast_epi128(*state, key)
@@ -78,9 +77,11 @@ fn number(step: u64) -> __m512i {
 #[target_feature(enable = "avx512f")]
 fn pin<const VECTORS: usize>(state: &mut [__m512i; VECTORS]) {
     for state in state {
+        let mut pinned = *state;
         // SAFETY: the block has no instruction.
         unsafe {
-            asm!("/* {0} */", inout(zmm_reg) *state, options(nomem, nostack, preserves_flags));
+            asm!("/* {0} */", inout(zmm_reg) pinned, options(nomem, nostack, preserves_flags));
         }
+        *state = pinned;
     }
 }
