@@ -31,6 +31,7 @@ const leaf: fc.Arbitrary<TtlvNode> = fc.oneof(
   fc.record({ tag, type: fc.constant('ByteString' as const), value: fc.uint8Array({ maxLength: 40 }) }),
   fc.record({ tag, type: fc.constant('DateTime' as const), value: int64 }),
   fc.record({ tag, type: fc.constant('Interval' as const), value: uint32 }),
+  fc.record({ tag, type: fc.constant('DateTimeExtended' as const), value: int64 }),
 )
 
 export const ttlv: fc.Arbitrary<TtlvNode> = fc.letrec<{ node: TtlvNode }>((tie) => ({

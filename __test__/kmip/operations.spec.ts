@@ -2,7 +2,7 @@
 import test from 'ava'
 import { attributeValue } from '../../src/kmip/attributes.js'
 import { cryptographicUsage } from '../../src/kmip/ttlv/enumerations.js'
-import { protocolVersions } from '../../src/kmip/version.js'
+import { isSince, protocolVersions } from '../../src/kmip/version.js'
 import { connect, refusal, startKms, startWithClient } from '../kms/running-kms.js'
 
 for (const version of protocolVersions)
@@ -15,13 +15,15 @@ for (const version of protocolVersions)
     const second = await client.get(id)
     t.true(first.key.equals(second.key), 'the same key each time')
     await client.activate(id)
+    // Since 2.0 there are no indices.
+    const at = (index: number) => (isSince(version, '2.0') ? {} : { index })
     t.deepEqual(await client.getAttributes(id, ['State', 'x-Owner']), [
       { name: 'State', value: 'Active' },
-      { name: 'x-Owner', index: 0, value: 'test' },
+      { name: 'x-Owner', ...at(0), value: 'test' },
     ])
     t.deepEqual(await client.addAttribute(id, { name: 'x-Owner', value: 'again' }), {
       name: 'x-Owner',
-      index: 1,
+      ...at(1),
       value: 'again',
     })
     t.deepEqual(await client.locate({ attributes: [{ name: 'x-Owner', value: 'again' }] }), [id])
@@ -45,8 +47,12 @@ test('versions are agreed on: the highest of both sides', async (t) => {
   t.is(client.version, '1.4')
   t.deepEqual(
     (await client.discoverVersions()).map(({ major, minor }) => `${major}.${minor}`),
-    ['1.4', '1.3', '1.2', '1.1', '1.0'],
+    ['2.1', '2.0', '1.4', '1.3', '1.2', '1.1', '1.0'],
   )
+  const second = await connect(t, kms, credentials, { protocolVersions })
+  t.is(second.version, '2.1')
+  const only = await connect(t, kms, credentials, { protocolVersions: ['2.0', '2.1'] })
+  t.is(only.version, '2.1')
   const older = await connect(t, kms, credentials, { protocolVersions: ['1.0', '1.2', '1.1'] })
   t.is(older.version, '1.2')
   await t.throwsAsync(connect(t, kms, credentials, { protocolVersions: [] }), {

@@ -14,6 +14,7 @@ import { native } from '../../src/native/load.js'
 import { temporaryDirectory } from '../kms/running-kms.js'
 import { requirePeer, runs } from '../peers.js'
 
+/** Where Debian puts python3-pykmip. */
 const python = '/usr/bin/python3'
 
 export function hasPyKmip(t: ExecutionContext): boolean {
@@ -25,8 +26,11 @@ function script(name: string): string {
 }
 
 /** Starts the server on loopback with an ECDSA certificate (it has no suites in common with rustls for RSA). */
-export async function startPyKmip(t: ExecutionContext): Promise<KmipClientOptions> {
-  const directory = temporaryDirectory(t)
+export async function startPyKmip(
+  t: Pick<ExecutionContext, 'teardown'>,
+  interpreter = python,
+): Promise<KmipClientOptions> {
+  const directory = temporaryDirectory(t as ExecutionContext)
   const file = (name: string) => join(directory, name)
   const caCertificate = native.createAuthority('peer authority', file('ca.key'))
   const server = native.issueServerCertificate(
@@ -63,7 +67,7 @@ export async function startPyKmip(t: ExecutionContext): Promise<KmipClientOption
     ].join('\n'),
   )
   // It forks: a process group of its own is ended as a whole.
-  const child = spawn(python, [script('pykmip-server.py'), file('server.conf'), file('server.log')], {
+  const child = spawn(interpreter, [script('pykmip-server.py'), file('server.conf'), file('server.log')], {
     detached: true,
     stdio: 'ignore',
   })

@@ -23,8 +23,12 @@ export function item(operation: keyof typeof enumerations.Operation, fields: rea
   return { operation: enumerations.Operation[operation], payload: structure(tags.RequestPayload, fields) }
 }
 
-export function operationPayload<O extends OperationName>(name: O, content: RequestOf<O>): TtlvNode[] {
-  return operationCodec(name).encodeRequest(content, '1.4')
+export function operationPayload<O extends OperationName>(
+  name: O,
+  content: RequestOf<O>,
+  version: ProtocolVersion = '1.4',
+): TtlvNode[] {
+  return operationCodec(name).encodeRequest(content, version)
 }
 
 export function request(

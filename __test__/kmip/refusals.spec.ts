@@ -1,5 +1,6 @@
 /** What a client of somebody else's making may send. */
 import test from 'ava'
+import { encodeAuthentication } from '../../src/kmip/credential.js'
 import { decodeResponse } from '../../src/kmip/messages.js'
 import { decodeTtlv, encodeTtlv } from '../../src/kmip/ttlv/codec.js'
 import { boolean, enumeration, integer, keyString, structure, textString } from '../../src/kmip/ttlv/node.js'
@@ -26,7 +27,7 @@ const version = encodeVersion('1.2')
 test('another major version: one item without an operation, Invalid Message', async (t) => {
   const { kms, credentials } = await startWithClient(t)
   for (const number of [
-    { major: 2, minor: 0 },
+    { major: 3, minor: 0 },
     { major: 0, minor: 9 },
     { major: -1, minor: 0 },
   ]) {
@@ -63,7 +64,7 @@ test('an unreadable Locate filter of a later version matches nothing, never ever
 test('operations: unknown, unsupported and of a later version', async (t) => {
   const { kms, credentials } = await startWithClient(t)
   const connection = await openRaw(t, kms, credentials)
-  for (const operation of [0x03, 0x04, 0x1f, 0x2b, 0x99, 0x8000_0001]) {
+  for (const operation of [0x02, 0x05, 0x1f, 0x2b, 0x31, 0x99, 0x8000_0001]) {
     const answer = await send(connection, message(version, [batchItem(operation)]))
     t.deepEqual(answer.reasons, ['OperationNotSupported'], `${operation}`)
     t.is(answer.items[0]?.operation, operation)
@@ -83,7 +84,7 @@ test('payloads that cannot be read fail alone, the ones beside them do not', asy
     ['InvalidField', 'Get', [uid, textString(tags.Comment, 'x')]],
     ['KeyFormatTypeNotSupported', 'Get', [uid, enumeration(tags.KeyFormatType, 7)]],
     ['KeyCompressionTypeNotSupported', 'Get', [uid, enumeration(tags.KeyCompressionType, 1)]],
-    ['FeatureNotSupported', 'Get', [uid, structure(tags.KeyWrappingSpecification, [])]],
+    ['InvalidMessage', 'Get', [uid, structure(tags.KeyWrappingSpecification, [])]],
     ['InvalidField', 'Get', [uid, enumeration(tags.KeyWrapType, 1)]],
     ['InvalidMessage', 'Create', []],
     ['InvalidField', 'Create', [enumeration(tags.ObjectType, 2), structure(tags.TemplateAttribute, [])]],
@@ -160,12 +161,23 @@ test('a credential, an asynchronous indicator and a time stamp do no harm', asyn
   const { kms, credentials } = await startWithClient(t)
   const fields: TtlvNode[] = [
     boolean(tags.AsynchronousIndicator, true),
-    structure(tags.Authentication, [structure(tags.Credential, [])]),
+    encodeAuthentication({ username: 'somebody', password: 'else' }),
     boolean(tags.BatchOrderOption, true),
     { tag: tags.TimeStamp, type: 'DateTime', value: 0n },
   ]
   const query = batchItem(0x18, [enumeration(tags.QueryFunction, 1)])
   t.deepEqual((await exchange(t, kms, credentials, message(version, [query], fields))).statuses, ['Success'])
+})
+
+test('a credential that cannot be read is refused, and so is a demand for an answer later', async (t) => {
+  const { kms, credentials } = await startWithClient(t)
+  const query = batchItem(0x18, [enumeration(tags.QueryFunction, 1)])
+  const empty = structure(tags.Authentication, [structure(tags.Credential, [])])
+  t.deepEqual((await exchange(t, kms, credentials, message(version, [query], [empty]))).reasons, [
+    'InvalidMessage',
+  ])
+  const demand = message(encodeVersion('2.0'), [query], [enumeration(tags.AsynchronousIndicator, 1)])
+  t.deepEqual((await exchange(t, kms, credentials, demand)).reasons, ['FeatureNotSupported'])
 })
 
 test('a message that is broken inside gets a KMIP error, and the connection goes on', async (t) => {

@@ -1,9 +1,10 @@
 /**
- * The attributes of KMIP 1.x as data (KMIP 1.4, section 3). The key is the name that 1.x puts on the wire;
- * `tag` is how 2.x names the same attribute.
+ * The attributes of KMIP as data (KMIP 1.4, section 3; KMIP 2.1, section 4). The key is the name that 1.x puts on the
+ * wire; `tag` is how 2.x names the same attribute.
  */
 import type { EnumerationName } from './ttlv/enumerations.js'
 import type { ItemType } from './ttlv/node.js'
+import { tags } from './ttlv/tags.js'
 import type { TagName } from './ttlv/tags.js'
 import { isSince } from './version.js'
 import type { ProtocolVersion } from './version.js'
@@ -25,6 +26,8 @@ export interface FieldForm extends ValueForm {
 export interface AttributeDefinition extends ValueForm {
   readonly tag: TagName
   readonly since: ProtocolVersion
+  /** The last version that has it; absent: it still exists. */
+  readonly until?: ProtocolVersion
   /** May have several instances, told apart by their index. */
   readonly multiple?: true
   /** When a client may give it a value. */
@@ -93,7 +96,13 @@ export const attributeTable = {
     multiple: true,
     settable: 'never',
   },
-  'Operation Policy Name': { tag: 'OperationPolicyName', ...text, since: '1.0', settable: 'at-creation' },
+  'Operation Policy Name': {
+    tag: 'OperationPolicyName',
+    ...text,
+    since: '1.0',
+    until: '1.4',
+    settable: 'at-creation',
+  },
   'Lease Time': { tag: 'LeaseTime', type: 'Interval', since: '1.0', settable: 'never' },
   'Usage Limits': { tag: 'UsageLimits', type: 'Structure', since: '1.0', settable: 'at-creation' },
   State: { tag: 'State', type: 'Enumeration', symbols: 'State', since: '1.0', settable: 'never' },
@@ -177,6 +186,28 @@ export const attributeTable = {
   'Always Sensitive': { tag: 'AlwaysSensitive', ...flag, since: '1.4', settable: 'never' },
   Extractable: { tag: 'Extractable', ...flag, since: '1.4', settable: 'always' },
   'Never Extractable': { tag: 'NeverExtractable', ...flag, since: '1.4', settable: 'never' },
+  'Key Format Type': {
+    tag: 'KeyFormatType',
+    type: 'Enumeration',
+    symbols: 'KeyFormatType',
+    since: '2.0',
+    settable: 'never',
+  },
+  'Short Unique Identifier': {
+    tag: 'ShortUniqueIdentifier',
+    type: 'ByteString',
+    since: '2.0',
+    settable: 'never',
+  },
+  'Protection Level': {
+    tag: 'ProtectionLevel',
+    type: 'Enumeration',
+    symbols: 'ProtectionLevel',
+    since: '2.0',
+    settable: 'at-creation',
+  },
+  'Protection Period': { tag: 'ProtectionPeriod', type: 'Interval', since: '2.0', settable: 'at-creation' },
+  'Quantum Safe': { tag: 'QuantumSafe', ...flag, since: '2.0', settable: 'never' },
 } as const satisfies Record<string, AttributeDefinition>
 
 export type StandardAttributeName = keyof typeof attributeTable
@@ -185,10 +216,29 @@ export type StandardAttributeName = keyof typeof attributeTable
 export function attributeDefinition(name: string, version: ProtocolVersion): AttributeDefinition | undefined {
   if (!Object.hasOwn(attributeTable, name)) return undefined
   const definition: AttributeDefinition = attributeTable[name as StandardAttributeName]
-  return isSince(version, definition.since) ? definition : undefined
+  return isWithin(version, definition) ? definition : undefined
+}
+
+/** The 1.x name of the standard attribute that 2.x names by this tag, if `version` has it. */
+export function attributeNameOf(tag: number, version: ProtocolVersion): StandardAttributeName | undefined {
+  const name = namesByTag.get(tag)
+  return name !== undefined && attributeDefinition(name, version) ? name : undefined
+}
+
+/** True if `version` has an attribute of this name; custom ones always exist. */
+export function hasAttribute(name: string, version: ProtocolVersion): boolean {
+  return isCustomAttribute(name) || attributeDefinition(name, version) !== undefined
 }
 
 /** A custom attribute: `x-` is the client's, `y-` the server's (KMIP 1.4, section 3). */
 export function isCustomAttribute(name: string): boolean {
   return /^[xy]-/.test(name)
+}
+
+const namesByTag: ReadonlyMap<number, StandardAttributeName> = new Map(
+  Object.entries(attributeTable).map(([name, { tag }]) => [tags[tag], name as StandardAttributeName]),
+)
+
+function isWithin(version: ProtocolVersion, { since, until }: AttributeDefinition): boolean {
+  return isSince(version, since) && (until === undefined || !isSince(version, until) || version === until)
 }

@@ -33,7 +33,7 @@ export type AttributeValue =
 export interface Attribute {
   /** As 1.x writes it: `Cryptographic Length`, `x-Vendor`. */
   readonly name: StandardAttributeName | (string & {})
-  /** Place among the instances of a multi-valued attribute; 0 when absent. */
+  /** 1.x: place among the instances of a multi-valued attribute; 0 when absent. */
   readonly index?: number
   readonly value: AttributeValue
 }
@@ -87,36 +87,22 @@ export function decodeAttributeValue(
   lenient = false,
 ): AttributeValue {
   const form = attributeDefinition(name, version)
+  // No attribute has this type, and 1.x could not be told a value of it.
+  if (node.type === 'DateTimeExtended' && !lenient)
+    throw kmipFailure('InvalidField', 'no attribute holds a Date-Time Extended here')
   if (!form) return decodeFree(node)
-  if (form.type === node.type) return decodeForm(form, node, lenient)
+  if (form.type === node.type) {
+    try {
+      return decodeForm(form, node, lenient)
+    } catch (error) {
+      if (!lenient) throw error
+    }
+  }
   if (lenient) return new OpaqueValue(node)
   throw kmipFailure(
     'InvalidField',
     `the attribute ${JSON.stringify(name)} is of type ${node.type} instead of ${form.type}`,
   )
-}
-
-/** 1.x: the attributes of a new object. */
-export function encodeTemplateAttribute(
-  attributes: readonly Attribute[],
-  version: ProtocolVersion,
-): TtlvNode {
-  return structure(
-    tags.TemplateAttribute,
-    attributes.map((attribute) => encodeAttribute(attribute, version)),
-  )
-}
-
-export function decodeTemplateAttribute(reader: StructureReader, version: ProtocolVersion): Attribute[] {
-  if (reader.nodes('Name').length > 0) throw kmipFailure('ItemNotFound', 'there are no templates here')
-  const attributes = decodeAttributes(reader, version)
-  reader.end()
-  return attributes
-}
-
-/** The Attribute items of a payload. */
-export function decodeAttributes(reader: StructureReader, version: ProtocolVersion): Attribute[] {
-  return reader.structures('Attribute').map((attribute) => decodeAttribute(attribute, version))
 }
 
 function encodeForm(tag: number, form: ValueForm, value: AttributeValue): TtlvNode | undefined {

@@ -1,8 +1,9 @@
 /** Several operations in one message: which answer belongs to which request. */
 import { VmsealError } from '../errors.js'
-import type { RequestMessage, ResponseItem, ResponseMessage } from './messages.js'
+import type { RequestHeader, RequestMessage, ResponseItem, ResponseMessage } from './messages.js'
 import { operationCodec } from './operations/table.js'
 import type { OperationName, RequestOf, ResponseOf } from './operations/table.js'
+import { commonReason, isResultReason } from './result-reason.js'
 import { enumerations, enumerationSymbol } from './ttlv/enumerations.js'
 import { disposeKeys } from './ttlv/keys.js'
 import { structure } from './ttlv/node.js'
@@ -20,32 +21,39 @@ export type BatchResults<Requests extends readonly BatchRequest[]> = {
   -readonly [I in keyof Requests]: PromiseSettledResult<ResponseOf<Requests[I]['operation']>>
 }
 
-/** Sends the requests as one message. Rejects only when the message as a whole fails to be exchanged. */
+/**
+ * Sends the requests as one message, under `header`; its continuation matters to several requests only. Rejects only
+ * when the message as a whole fails to be exchanged.
+ */
 export async function settleBatch<const Requests extends readonly BatchRequest[]>(
   requests: Requests,
-  continuation: 'Stop' | 'Continue',
-  version: ProtocolVersion,
+  header: RequestHeader,
   exchange: (message: RequestMessage) => Promise<ResponseMessage>,
 ): Promise<BatchResults<Requests>> {
   if (requests.length === 0) return [] as unknown as BatchResults<Requests>
-  const answer = await exchange(toMessage(requests, continuation, version))
-  const results = matchAnswers(requests.length, answer).map((item, index) =>
-    settle(requests[index] as BatchRequest, item, version),
-  )
+  const { version } = header
+  const answer = await exchange(toMessage(requests, header))
+  const answers = matchAnswers(requests.length, answer)
+  const results = answers.map((item, index) => settle(requests[index] as BatchRequest, item, version))
+  if (answers.length > 1 && answers[0] !== undefined && answers[0] === answers[1])
+    for (const result of results)
+      if (result.status === 'rejected') refusalsOfWhole.add(result.reason as object)
   return results as unknown as BatchResults<Requests>
 }
 
-function toMessage(
-  requests: readonly BatchRequest[],
-  continuation: 'Stop' | 'Continue',
-  version: ProtocolVersion,
-): RequestMessage {
+/** True for the refusal of a message as a whole: its requests may succeed in smaller messages. */
+export function refusesWhole(reason: unknown): boolean {
+  return typeof reason === 'object' && reason !== null && refusalsOfWhole.has(reason)
+}
+
+const refusalsOfWhole = new WeakSet<object>()
+
+function toMessage(requests: readonly BatchRequest[], header: RequestHeader): RequestMessage {
   const single = requests.length === 1
+  const { version } = header
+  const { batchErrorContinuation: _, ...alone } = header
   return {
-    header: {
-      version,
-      ...(single || continuation === 'Stop' ? {} : { batchErrorContinuation: continuation }),
-    },
+    header: single ? alone : header,
     items: requests.map(({ operation, request }, index) => {
       const codec = operationCodec(operation)
       if (!isSince(version, codec.since))
@@ -113,10 +121,12 @@ function readItem(
 }
 
 function refusal(operation: OperationName, { status, reason, message }: ResponseItem): VmsealError {
-  const why = reason === undefined ? status : typeof reason === 'number' ? `0x${reason.toString(16)}` : reason
+  const why =
+    reason === undefined ? `${status}` : typeof reason === 'number' ? `0x${reason.toString(16)}` : reason
   const text = message === undefined ? '' : `: ${message}`
+  const resultReason = isResultReason(why) ? commonReason(why) : why
   return new VmsealError('VMSEAL_KMIP_OPERATION_FAILED', `the KMS refused ${operation} (${why})${text}`, {
-    details: { resultReason: String(why) },
+    details: { resultReason },
   })
 }
 

@@ -1,12 +1,9 @@
 /** KMIP failures as errors, and errors as KMIP failures. */
 import { VmsealError } from '../errors.js'
-import { enumerations } from './ttlv/enumerations.js'
-import type { EnumerationSymbol } from './ttlv/enumerations.js'
+import { isResultReason } from './result-reason.js'
+import type { ResultReason } from './result-reason.js'
 
-/** The result reasons of KMIP 1.x (KMIP 1.4, section 9.1.3.2). */
-export type ResultReason = EnumerationSymbol<'ResultReason'>
-
-/** The error of an operation that the server refuses, or that a server refused. */
+/** The error of an operation that the server refuses. A version without the reason is told the nearest it has. */
 export function kmipFailure(reason: ResultReason, message: string): VmsealError {
   return new VmsealError('VMSEAL_KMIP_OPERATION_FAILED', message, { details: { resultReason: reason } })
 }
@@ -46,8 +43,4 @@ function describe(error: unknown): Failure {
     default:
       return { reason: 'GeneralFailure', message: `internal error of the server: ${error.code}` }
   }
-}
-
-function isResultReason(value: string | undefined): value is ResultReason {
-  return value !== undefined && Object.hasOwn(enumerations.ResultReason, value)
 }

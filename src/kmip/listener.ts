@@ -3,25 +3,49 @@ import { native } from '../native/load.js'
 import type { KeyHandle, KmipListener, KmipListenerOptions, KmipRequest } from '../native/load.js'
 import type { KmipCaller, KmipServer } from './server.js'
 
+/** A connection that ended before its client was known. */
+export interface RejectedConnection {
+  /** Address and port of the peer. */
+  readonly remoteAddress: string
+  readonly reason: string
+}
+
 /** Serves until `stop`. */
 export class KmipListening {
   readonly #listener: KmipListener
   readonly #atWork = new Set<Promise<void>>()
 
-  /** Throws VMSEAL_IO, VMSEAL_CERTIFICATE_INVALID or VMSEAL_INVALID_ARGUMENT. */
-  static start(server: KmipServer, options: KmipListenerOptions): KmipListening {
-    return new KmipListening(server, options)
+  /**
+   * `onRejected` is told of connections that were not let in. Throws VMSEAL_IO, VMSEAL_CERTIFICATE_INVALID or
+   * VMSEAL_INVALID_ARGUMENT.
+   */
+  static start(
+    server: KmipServer,
+    options: KmipListenerOptions,
+    onRejected?: (rejection: RejectedConnection) => void,
+  ): KmipListening {
+    return new KmipListening(server, options, onRejected)
   }
 
-  private constructor(server: KmipServer, options: KmipListenerOptions) {
-    this.#listener = native.KmipListener.start(options, (request) => {
+  private constructor(
+    server: KmipServer,
+    options: KmipListenerOptions,
+    onRejected: ((rejection: RejectedConnection) => void) | undefined,
+  ) {
+    const onRequest = (request: KmipRequest) => {
       const work = this.#answer(server, request).finally(() => this.#atWork.delete(work))
       this.#atWork.add(work)
-    })
+    }
+    this.#listener = native.KmipListener.start(options, onRequest, onRejected)
   }
 
   get port(): number {
     return this.#listener.port
+  }
+
+  /** Replaces the trusted clients; connections of those no longer trusted are closed. */
+  setTrust(clientAuthorities: string, pinnedClients: readonly string[]): void {
+    this.#listener.setTrust(clientAuthorities, [...pinnedClients])
   }
 
   /** Closes the open connections of one client. */

@@ -1,22 +1,26 @@
-/** Request and response messages (KMIP 1.4, sections 6 and 7). Payloads stay TTLV here: `operations/` reads them. */
+/** Request and response messages (KMIP 1.4, sections 6 and 7; KMIP 2.1, section 8). Payloads stay TTLV here: `operations/` reads them. */
 import { VmsealError } from '../errors.js'
-import { toFailure } from './failure.js'
-import type { ResultReason } from './failure.js'
+import { decodeAuthentication, encodeAuthentication } from './credential.js'
+import type { KmipCredential } from './credential.js'
+import { kmipFailure, toFailure } from './failure.js'
+import { reasonIn } from './result-reason.js'
+import type { ResultReason } from './result-reason.js'
 import { enumerations } from './ttlv/enumerations.js'
 import type { EnumerationSymbol } from './ttlv/enumerations.js'
 import { byteString, dateTime, enumeration, integer, structure, textString } from './ttlv/node.js'
 import type { TtlvNode } from './ttlv/node.js'
 import { StructureReader } from './ttlv/reader.js'
 import { tags } from './ttlv/tags.js'
-import { decodeVersion, encodeVersion, highestVersion, isSince, knownVersion } from './version.js'
+import { decodeVersion, encodeVersion, highestOf, isSince, knownVersion } from './version.js'
 import type { ProtocolVersion, VersionNumber } from './version.js'
 
 export interface RequestHeader {
-  /** The version whose rules apply; the highest that is spoken here when the request names a later 1.x. */
+  /** The version whose rules apply; the highest of its major version when the request names a later. */
   readonly version: ProtocolVersion
   /** Bytes. */
   readonly maximumResponseSize?: number
   readonly clientCorrelationValue?: string
+  readonly credential?: KmipCredential
   readonly batchErrorContinuation?: EnumerationSymbol<'BatchErrorContinuationOption'>
 }
 
@@ -64,6 +68,7 @@ export function encodeRequest({ header, items }: RequestMessage): TtlvNode {
     fields.push(integer(tags.MaximumResponseSize, header.maximumResponseSize))
   if (header.clientCorrelationValue !== undefined && isSince(header.version, '1.4'))
     fields.push(textString(tags.ClientCorrelationValue, header.clientCorrelationValue))
+  if (header.credential) fields.push(encodeAuthentication(header.credential))
   if (header.batchErrorContinuation)
     fields.push(
       enumeration(
@@ -85,16 +90,17 @@ export function encodeRequest({ header, items }: RequestMessage): TtlvNode {
 export function decodeRequest(node: TtlvNode): RequestMessage {
   const number = peekRequestVersion(node)
   if (!number) throw malformed('the request has no protocol version')
-  if (number.major !== 1)
-    throw new VmsealError('VMSEAL_KMIP_VERSION', `KMIP ${number.major}.${number.minor} is not spoken here`)
   const known = knownVersion(number)
+  const version = known ?? highestOf(number.major)
+  if (!version)
+    throw new VmsealError('VMSEAL_KMIP_VERSION', `KMIP ${number.major}.${number.minor} is not spoken here`)
   if (!known && number.minor < 0) throw malformed('the protocol version is negative')
   const lenient = !known
   const message = new StructureReader(node, lenient)
   const header = message.structure('RequestHeader')
   const batchCount = header.required('BatchCount', 'Integer')
-  const decoded = decodeRequestHeader(header, known ?? highestVersion)
-  const items = message.structures('BatchItem').map(decodeRequestItem)
+  const decoded = decodeRequestHeader(header, version)
+  const items = message.structures('BatchItem').map((item) => decodeRequestItem(item, version))
   message.end()
   if (items.length !== batchCount || batchCount === 0)
     throw malformed(`the batch count is ${batchCount} and there are ${items.length} items`)
@@ -144,13 +150,14 @@ export function decodeResponse(node: TtlvNode): ResponseMessage {
   }
 }
 
-/** The failed item for an error. */
+/** The failed item for an error, as `version` can say it. */
 export function failedItem(
   error: unknown,
+  version: ProtocolVersion,
   of: Pick<ResponseItem, 'operation' | 'uniqueBatchItemId'> = {},
 ): ResponseItem {
   const { reason, message } = toFailure(error)
-  return { ...of, status: 'OperationFailed', reason, message }
+  return { ...of, status: 'OperationFailed', reason: reasonIn(version, reason), message }
 }
 
 function decodeRequestHeader(header: StructureReader, version: ProtocolVersion): RequestHeader {
@@ -159,11 +166,15 @@ function decodeRequestHeader(header: StructureReader, version: ProtocolVersion):
   const continuation = header.optionalSymbol('BatchErrorContinuationOption', 'BatchErrorContinuationOption')
   if (typeof continuation === 'number')
     throw malformed(`there is no batch error continuation option ${continuation}`)
-  // An asynchronous answer is offered, never demanded; items are always worked on in order; the identity of a
-  // client is its certificate, whatever credential it sends besides.
-  header.optional('AsynchronousIndicator', 'Boolean')
+  if (isSince(version, '2.0')) {
+    if (header.optional('AsynchronousIndicator', 'Enumeration') === mandatory)
+      throw kmipFailure('FeatureNotSupported', 'every answer is given at once here')
+    // An asynchronous answer is offered in 1.x, never demanded.
+  } else header.optional('AsynchronousIndicator', 'Boolean')
+  // Items are always worked on in order.
   header.optional('BatchOrderOption', 'Boolean')
-  header.optionalNode('Authentication')
+  const authentication = header.optionalStructure('Authentication')
+  const credential = authentication && decodeAuthentication(authentication)
   header.optional('TimeStamp', 'DateTime')
   if (isSince(version, '1.2')) {
     header.optional('AttestationCapableIndicator', 'Boolean')
@@ -179,11 +190,17 @@ function decodeRequestHeader(header: StructureReader, version: ProtocolVersion):
     ...(maximumResponseSize === undefined ? {} : { maximumResponseSize }),
     ...(continuation === undefined ? {} : { batchErrorContinuation: continuation }),
     ...(correlation === undefined ? {} : { clientCorrelationValue: correlation }),
+    ...(credential ? { credential } : {}),
   }
 }
 
-function decodeRequestItem(item: StructureReader): RequestItem {
+/** The Asynchronous Indicator of 2.x that demands an answer later. */
+const mandatory = 1
+
+function decodeRequestItem(item: StructureReader, version: ProtocolVersion): RequestItem {
   const operation = item.required('Operation', 'Enumeration')
+  if (isSince(version, '2.0') && item.optional('Ephemeral', 'Boolean') === true)
+    throw kmipFailure('FeatureNotSupported', 'every object is kept here: Ephemeral cannot be true')
   const id = item.optional('UniqueBatchItemID', 'ByteString')
   const payload = item.node('RequestPayload')
   const critical = item

@@ -1,5 +1,6 @@
 /** Which version client and server speak (KMIP 1.4, section 4.26). */
 import { VmsealError } from '../errors.js'
+import type { KmipCredential } from './credential.js'
 import type { RequestMessage, ResponseMessage } from './messages.js'
 import { discoverVersions } from './operations/discover-versions.js'
 import type { VersionList } from './operations/discover-versions.js'
@@ -7,14 +8,22 @@ import { enumerations } from './ttlv/enumerations.js'
 import { structure } from './ttlv/node.js'
 import { StructureReader } from './ttlv/reader.js'
 import { tags } from './ttlv/tags.js'
-import { knownVersion, protocolVersions, versionNumber } from './version.js'
+import { isSince, knownVersion, protocolVersions, versionNumber } from './version.js'
 import type { ProtocolVersion, VersionNumber } from './version.js'
 
-/** DiscoverVersions in 1.1, the first version that has it. */
-export function discoveryRequest(versions: readonly VersionNumber[]): RequestMessage {
+/**
+ * DiscoverVersions in 1.1, the first version that has it; in the lowest that is wanted where that is later. It is the
+ * same in all versions.
+ */
+export function discoveryRequest(
+  versions: readonly VersionNumber[],
+  wanted: readonly ProtocolVersion[] = [],
+  credential?: KmipCredential,
+): RequestMessage {
   const payload = structure(tags.RequestPayload, discoverVersions.encodeRequest({ versions }, '1.1'))
+  const lowest = protocolVersions.find((version) => wanted.includes(version)) ?? '1.1'
   return {
-    header: { version: '1.1' },
+    header: { version: isSince(lowest, '1.1') ? lowest : '1.1', ...(credential ? { credential } : {}) },
     items: [{ operation: enumerations.Operation.DiscoverVersions, payload }],
   }
 }
@@ -51,8 +60,8 @@ function fallback({ items, version }: ResponseMessage): VersionNumber {
 }
 
 /** What a server answers to DiscoverVersions: all it speaks, or what of it the client named, the highest first. */
-export function discover({ versions }: VersionList): VersionList {
-  const preferred = protocolVersions.toReversed().map(versionNumber)
+export function discover({ versions }: VersionList, spoken: readonly ProtocolVersion[]): VersionList {
+  const preferred = spoken.toReversed().map(versionNumber)
   if (versions.length === 0) return { versions: preferred }
   return {
     versions: preferred.filter(({ major, minor }) =>

@@ -3,8 +3,11 @@
  * operations do is a `KmipService`'s business; connections are `listener.ts`'s.
  */
 import type { KeyHandle } from '../native/load.js'
+import { VmsealError } from '../errors.js'
 import { kmipFailure, toFailure } from './failure.js'
-import type { Failure, ResultReason } from './failure.js'
+import type { Failure } from './failure.js'
+import type { KmipCredential } from './credential.js'
+import type { ResultReason } from './result-reason.js'
 import {
   decodeRequest,
   encodeResponse,
@@ -15,6 +18,7 @@ import {
 import type { RequestItem, RequestMessage, ResponseItem } from './messages.js'
 import { discover } from './negotiation.js'
 import type { VersionList } from './operations/discover-versions.js'
+import type { GetRequest, GetResponse } from './operations/get.js'
 import type { ObjectRequest } from './operations/operation.js'
 import type { QueryRequest, QueryResponse } from './operations/query.js'
 import { operationCodec, operationName, operationTable } from './operations/table.js'
@@ -28,8 +32,8 @@ import { structure } from './ttlv/node.js'
 import type { TtlvNode } from './ttlv/node.js'
 import { StructureReader } from './ttlv/reader.js'
 import { tags } from './ttlv/tags.js'
-import { highestVersion, isSince, knownVersion } from './version.js'
-import type { ProtocolVersion } from './version.js'
+import { defaultVersions, highestOf, isSince, knownVersion, protocolVersions } from './version.js'
+import type { ProtocolVersion, VersionNumber } from './version.js'
 
 /** Who asks. */
 export interface KmipCaller {
@@ -38,10 +42,14 @@ export interface KmipCaller {
   readonly clientKeyHash: string
   /** A label only. */
   readonly commonName?: string
+  /** Address and port of the peer. */
+  readonly remoteAddress?: string
 }
 
 export interface OperationContext extends KmipCaller {
   readonly version: ProtocolVersion
+  /** The user name and password that the request brought, unchecked. */
+  readonly credential?: KmipCredential
 }
 
 /** With the id resolved: the request's own, or the ID Placeholder of the batch. */
@@ -76,22 +84,37 @@ export interface KmipServerOptions {
   readonly maxMessageBytes?: number
   /** Default 1000. */
   readonly maxBatchItems?: number
+  /** What is spoken; default: all of 1.0 to 2.1. */
+  readonly protocolVersions?: readonly ProtocolVersion[]
   /** Throws to keep a caller out. */
-  readonly authenticate?: (caller: KmipCaller) => void
+  readonly authenticate?: (caller: KmipCaller, credential: KmipCredential | undefined) => void
   /** Runs before the answer is sent. If it throws, the item fails and its key is not sent. */
   readonly observe?: (record: OperationRecord) => void
 }
 
-/** These change something: their answer must fit before they are begun. */
-const changing: ReadonlySet<string> = new Set<OperationName>([
-  'Create',
-  'AddAttribute',
-  'Activate',
-  'Revoke',
-  'Destroy',
-])
-/** More than any answer to them needs beyond what it repeats of the request. */
+/** More than an answer needs beyond what it repeats of the request. */
 const answerRoom = 256
+/** These change something: their answer must fit before they are begun. How large it may be beyond the request. */
+const changing: ReadonlyMap<string, number> = new Map<OperationName, number>([
+  ['Create', answerRoom],
+  ['Register', answerRoom],
+  ['ReKey', answerRoom],
+  ['AddAttribute', answerRoom],
+  ['ModifyAttribute', answerRoom],
+  // In 1.x it shows the value that was deleted.
+  ['DeleteAttribute', answerRoom + 20 * 1024],
+  ['SetAttribute', answerRoom],
+  ['AdjustAttribute', answerRoom],
+  ['Activate', answerRoom],
+  ['Revoke', answerRoom],
+  ['Destroy', answerRoom],
+  ['Archive', answerRoom],
+  ['Recover', answerRoom],
+])
+/** Their request names no object, so the ID Placeholder is nothing to them. */
+const withoutObject: ReadonlySet<string> = new Set<OperationName>(['Create', 'Register', 'Locate'])
+/** Their answer names a new object. */
+const making: ReadonlySet<string> = new Set<OperationName>(['Create', 'Register', 'ReKey'])
 
 interface Batch {
   readonly request: RequestMessage
@@ -109,8 +132,11 @@ export class KmipServer {
   readonly #service: KmipService
   readonly #options: KmipServerOptions
   readonly #maxBytes: number
+  readonly #versions: readonly ProtocolVersion[]
 
   constructor(service: KmipService, options: KmipServerOptions = {}) {
+    const { protocolVersions: spoken = protocolVersions } = options
+    this.#versions = protocolVersions.filter((version) => spoken.includes(version))
     this.#service = service
     this.#options = options
     this.#maxBytes = options.maxMessageBytes ?? 1024 * 1024
@@ -122,7 +148,8 @@ export class KmipServer {
     try {
       node = attachKeys(decodeTtlv(message), keys)
       const request = decodeRequest(node)
-      this.#options.authenticate?.(caller)
+      this.#checkVersion(request)
+      this.#options.authenticate?.(caller, request.header.credential)
       this.#checkBatch(request)
       return await this.#answer({ request, caller })
     } catch (error) {
@@ -130,6 +157,11 @@ export class KmipServer {
     } finally {
       for (const key of keys) key.dispose()
     }
+  }
+
+  #checkVersion({ header: { version } }: RequestMessage): void {
+    if (!this.#versions.includes(version))
+      throw new VmsealError('VMSEAL_KMIP_VERSION', `KMIP ${version} is not spoken here`)
   }
 
   #checkBatch({ header, items }: RequestMessage): void {
@@ -188,7 +220,8 @@ export class KmipServer {
       )
     if (item.criticalExtension)
       throw kmipFailure('FeatureNotSupported', 'a message extension that must be understood is unknown here')
-    if (changing.has(name) && room < answerRoom + encodedLength(item.payload))
+    const needed = changing.get(name)
+    if (needed !== undefined && room < needed + encodedLength(item.payload))
       throw kmipFailure(
         'ResponseTooLarge',
         'the answer may exceed the maximum response size; nothing was done',
@@ -199,17 +232,19 @@ export class KmipServer {
     if (request.id !== undefined) asked.id = request.id
     reader.end()
     const response = (await this.#run(name, request, batch, asked)) as Done['response']
+    if (name === 'Get') refusePlain(request, response as unknown as GetResponse)
     setPlaceholder(batch, name, response)
     return { response, payload: structure(tags.ResponsePayload, codec.encodeResponse(response, version)) }
   }
 
   #run(name: OperationName, request: object & ObjectRequest, batch: Batch, asked: { id?: string }): unknown {
     const { version } = batch.request.header
-    if (name === 'DiscoverVersions') return discover(request as VersionList)
+    if (name === 'DiscoverVersions') return discover(request as VersionList, this.#versions)
     if (name === 'Query') return this.#query(request as QueryRequest, version)
     const handler = this.#service[name] as (request: object, context: OperationContext) => unknown
-    const context = { ...batch.caller, version }
-    if (name === 'Create' || name === 'Locate') return handler.call(this.#service, request, context)
+    const { credential } = batch.request.header
+    const context = { ...batch.caller, version, ...(credential ? { credential } : {}) }
+    if (withoutObject.has(name)) return handler.call(this.#service, request, context)
     const id = request.id ?? batch.placeholder
     if (id === undefined)
       throw kmipFailure('ItemNotFound', 'no unique identifier is given and the ID placeholder is empty')
@@ -242,7 +277,7 @@ export class KmipServer {
       operation: String(enumerationSymbol('Operation', item.operation)),
       caller: batch.caller,
       version: batch.request.header.version,
-      result: failure?.reason ?? 'Success',
+      result: failure ? failure.reason : 'Success',
       ...(id === undefined ? {} : { id }),
       ...(failure ? { message: failure.message } : {}),
     })
@@ -258,15 +293,23 @@ export class KmipServer {
     try {
       this.#observe(item, batch, id, toFailure(error))
     } catch (unobserved) {
-      return encodeResponseItem(failedItem(unobserved, of))
+      return encodeResponseItem(failedItem(unobserved, batch.request.header.version, of))
     }
-    return encodeResponseItem(failedItem(error, of))
+    return encodeResponseItem(failedItem(error, batch.request.header.version, of))
+  }
+
+  /** In the version of the request where it is spoken, else the highest of its kind, and 1.0 where there is none. */
+  #versionOfRefusal(number: VersionNumber | undefined): ProtocolVersion {
+    if (!number) return this.#versions[0] ?? '1.0'
+    const named = knownVersion(number) ?? highestOf(number.major)
+    if (named && this.#versions.includes(named)) return named
+    return this.#versions.findLast((version) => isDefault(version)) ?? this.#versions.at(-1) ?? '1.0'
   }
 
   /** The answer to a message that cannot be worked on at all: one item without an operation. */
   #refuse(node: TtlvNode | undefined, error: unknown, caller: KmipCaller): KmipReply {
     const number = node && peekRequestVersion(node)
-    const version = (number && knownVersion(number)) ?? (number ? highestVersion : '1.0')
+    const version = this.#versionOfRefusal(number)
     const failure = toFailure(error)
     try {
       this.#options.observe?.({
@@ -280,9 +323,21 @@ export class KmipServer {
       // Nothing was done and nothing is handed out: the refusal stands without its record.
     }
     return toReply(
-      encodeResponse({ version, timeStamp: new Date() }, [encodeResponseItem(failedItem(error))]),
+      encodeResponse({ version, timeStamp: new Date() }, [encodeResponseItem(failedItem(error, version))]),
     )
   }
+}
+
+/** A key that is asked for wrapped never leaves otherwise, whatever the service makes of the request. */
+function refusePlain({ wrapping }: GetRequest, { key }: GetResponse): void {
+  if (!wrapping || !key) return
+  key.dispose()
+  throw kmipFailure('FeatureNotSupported', 'keys are not wrapped for Get here')
+}
+
+function isDefault(version: ProtocolVersion): boolean {
+  const defaults: readonly ProtocolVersion[] = defaultVersions
+  return defaults.includes(version)
 }
 
 function correlation({ clientCorrelationValue }: RequestMessage['header']) {
@@ -290,7 +345,7 @@ function correlation({ clientCorrelationValue }: RequestMessage['header']) {
 }
 
 function setPlaceholder(batch: Batch, name: OperationName, response: Done['response']): void {
-  if (name === 'Create' && response.id !== undefined) batch.placeholder = response.id
+  if (making.has(name) && response.id !== undefined) batch.placeholder = response.id
   if (name !== 'Locate') return
   const { ids } = response as unknown as { readonly ids: readonly string[] }
   delete batch.placeholder

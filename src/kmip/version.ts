@@ -5,7 +5,7 @@ import type { StructureReader } from './ttlv/reader.js'
 import { tags } from './ttlv/tags.js'
 
 /** In ascending order. */
-export const protocolVersions = ['1.0', '1.1', '1.2', '1.3', '1.4'] as const
+export const protocolVersions = ['1.0', '1.1', '1.2', '1.3', '1.4', '2.0', '2.1'] as const
 
 export type ProtocolVersion = (typeof protocolVersions)[number]
 
@@ -15,7 +15,16 @@ export interface VersionNumber {
   readonly minor: number
 }
 
+/** What a client speaks unless it is told otherwise. */
+export const defaultVersions = ['1.0', '1.1', '1.2', '1.3', '1.4'] as const satisfies ProtocolVersion[]
+
+/** The highest of the default ones. */
 export const highestVersion: ProtocolVersion = '1.4'
+
+/** The highest version of a major version that is spoken here, or undefined. */
+export function highestOf(major: number): ProtocolVersion | undefined {
+  return protocolVersions.findLast((version) => versionNumber(version).major === major)
+}
 
 /** True if `version` is `since` or later. */
 export function isSince(version: ProtocolVersion, since: ProtocolVersion): boolean {

@@ -1,37 +1,24 @@
-/** AddAttribute (KMIP 1.4, section 4.14). */
-import { decodeAttribute, encodeAttribute } from '../attributes.js'
+/** AddAttribute (KMIP 1.4, section 4.14; KMIP 2.1, section 6.1). */
 import type { Attribute } from '../attributes.js'
-import { textString } from '../ttlv/node.js'
-import { tags } from '../ttlv/tags.js'
-import { decodeIdentifier, decodeRequiredIdentifier, encodeIdentifier } from './identifier.js'
-import type { ObjectRequest, ObjectResponse, OperationCodec } from './operation.js'
+import { attributeWire } from '../wire/attributes.js'
+import { attributeAnswer } from './attribute-answer.js'
+import { decodeIdentifier, encodeIdentifier } from './identifier.js'
+import type { AttributeResponse, ObjectRequest, OperationCodec } from './operation.js'
 
 export interface AddAttributeRequest extends ObjectRequest {
   readonly attribute: Attribute
 }
 
-export interface AddAttributeResponse extends ObjectResponse {
-  /** With the index that the server gave it. */
-  readonly attribute: Attribute
-}
-
-export const addAttribute: OperationCodec<AddAttributeRequest, AddAttributeResponse> = {
+export const addAttribute: OperationCodec<AddAttributeRequest, AttributeResponse> = {
   name: 'AddAttribute',
   since: '1.0',
   encodeRequest: (request, version) => [
     ...encodeIdentifier(request),
-    encodeAttribute(request.attribute, version),
+    ...attributeWire(version).encodeNew(request.attribute, version),
   ],
   decodeRequest: (payload, version) => ({
-    ...decodeIdentifier(payload),
-    attribute: decodeAttribute(payload.structure('Attribute'), version),
+    ...decodeIdentifier(payload, version),
+    attribute: attributeWire(version).decodeNew(payload, version).attribute,
   }),
-  encodeResponse: ({ id, attribute }, version) => [
-    textString(tags.UniqueIdentifier, id),
-    encodeAttribute(attribute, version),
-  ],
-  decodeResponse: (payload, version) => ({
-    ...decodeRequiredIdentifier(payload),
-    attribute: decodeAttribute(payload.structure('Attribute'), version),
-  }),
+  ...attributeAnswer,
 }

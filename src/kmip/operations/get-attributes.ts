@@ -1,9 +1,9 @@
-/** GetAttributes (KMIP 1.4, section 4.12). */
-import { attributeDefinition, isCustomAttribute } from '../attribute-table.js'
-import { decodeAttributes, encodeAttribute } from '../attributes.js'
+/** GetAttributes (KMIP 1.4, section 4.12; KMIP 2.1, section 6.1). */
+import { hasAttribute } from '../attribute-table.js'
 import type { Attribute } from '../attributes.js'
 import { textString } from '../ttlv/node.js'
 import { tags } from '../ttlv/tags.js'
+import { attributeWire } from '../wire/attributes.js'
 import { decodeIdentifier, decodeRequiredIdentifier, encodeIdentifier } from './identifier.js'
 import type { ObjectRequest, ObjectResponse, OperationCodec } from './operation.js'
 
@@ -19,23 +19,24 @@ export interface GetAttributesResponse extends ObjectResponse {
 export const getAttributes: OperationCodec<GetAttributesRequest, GetAttributesResponse> = {
   name: 'GetAttributes',
   since: '1.0',
-  encodeRequest: (request) => [
+  encodeRequest: (request, version) => [
     ...encodeIdentifier(request),
-    ...request.names.map((name) => textString(tags.AttributeName, name)),
+    ...attributeWire(version).encodeNames(request.names, version),
   ],
-  decodeRequest: (payload) => ({
-    ...decodeIdentifier(payload),
-    names: payload.all('AttributeName', 'TextString'),
+  decodeRequest: (payload, version) => ({
+    ...decodeIdentifier(payload, version),
+    names: attributeWire(version).decodeNames(payload, version),
   }),
   // An attribute that the version lacks would break the client.
   encodeResponse: ({ id, attributes }, version) => [
     textString(tags.UniqueIdentifier, id),
-    ...attributes
-      .filter(({ name }) => isCustomAttribute(name) || attributeDefinition(name, version))
-      .map((attribute) => encodeAttribute(attribute, version)),
+    ...attributeWire(version).encodeList(
+      attributes.filter(({ name }) => hasAttribute(name, version)),
+      version,
+    ),
   ],
   decodeResponse: (payload, version) => ({
     ...decodeRequiredIdentifier(payload),
-    attributes: decodeAttributes(payload, version),
+    attributes: attributeWire(version).decodeList(payload, version),
   }),
 }

@@ -1,5 +1,4 @@
 /** Locate (KMIP 1.4, section 4.9). */
-import { decodeAttributes, encodeAttribute } from '../attributes.js'
 import type { Attribute } from '../attributes.js'
 import { kmipFailure } from '../failure.js'
 import { enumerations } from '../ttlv/enumerations.js'
@@ -7,6 +6,7 @@ import type { EnumerationSymbol } from '../ttlv/enumerations.js'
 import { enumeration, integer, textString } from '../ttlv/node.js'
 import { tags } from '../ttlv/tags.js'
 import { isSince } from '../version.js'
+import { attributeWire } from '../wire/attributes.js'
 import type { OperationCodec } from './operation.js'
 
 export interface LocateRequest {
@@ -49,7 +49,8 @@ export const locate: OperationCodec<LocateRequest, LocateResponse> = {
             : enumerations.ObjectGroupMember[objectGroupMember],
         ),
       )
-    return [...fields, ...request.attributes.map((attribute) => encodeAttribute(attribute, version))]
+    if (request.attributes.length === 0) return fields
+    return [...fields, ...attributeWire(version).encodeList(request.attributes, version)]
   },
   decodeRequest(payload, version) {
     const maximumItems = payload.optional('MaximumItems', 'Integer')
@@ -60,7 +61,7 @@ export const locate: OperationCodec<LocateRequest, LocateResponse> = {
     const member = isSince(version, '1.1')
       ? payload.optionalSymbol('ObjectGroupMember', 'ObjectGroupMember')
       : undefined
-    const attributes = decodeAttributes(payload, version)
+    const attributes = attributeWire(version).decodeList(payload, version)
     return {
       attributes,
       ...(maximumItems === undefined ? {} : { maximumItems }),

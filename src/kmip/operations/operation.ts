@@ -1,3 +1,4 @@
+import type { Attribute } from '../attributes.js'
 import type { EnumerationSymbol } from '../ttlv/enumerations.js'
 import type { TtlvNode } from '../ttlv/node.js'
 import type { StructureReader } from '../ttlv/reader.js'
@@ -24,4 +25,9 @@ export interface ObjectRequest {
 
 export interface ObjectResponse {
   readonly id: string
+}
+
+export interface AttributeResponse extends ObjectResponse {
+  /** As the server has it, with its index. 1.x repeats it, 2.x does not. */
+  readonly attribute?: Attribute
 }

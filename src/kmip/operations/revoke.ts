@@ -33,8 +33,8 @@ export const revoke: OperationCodec<RevokeRequest, ObjectResponse> = {
       ? []
       : [dateTime(tags.CompromiseOccurrenceDate, request.compromiseOccurrenceDate)]),
   ],
-  decodeRequest(payload) {
-    const request = decodeIdentifier(payload)
+  decodeRequest(payload, version) {
+    const request = decodeIdentifier(payload, version)
     const revocation = payload.structure('RevocationReason')
     const reason = revocation.requiredSymbol('RevocationReasonCode', 'RevocationReasonCode')
     const message = revocation.optional('RevocationMessage', 'TextString')

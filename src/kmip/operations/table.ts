@@ -2,25 +2,45 @@
 import { enumerationSymbol } from '../ttlv/enumerations.js'
 import { activate } from './activate.js'
 import { addAttribute } from './add-attribute.js'
+import { adjustAttribute } from './adjust-attribute.js'
+import { archive } from './archive.js'
+import { check } from './check.js'
 import { create } from './create.js'
+import { deleteAttribute } from './delete-attribute.js'
 import { destroy } from './destroy.js'
 import { discoverVersions } from './discover-versions.js'
+import { getAttributeList } from './get-attribute-list.js'
 import { getAttributes } from './get-attributes.js'
 import { get } from './get.js'
 import { locate } from './locate.js'
+import { modifyAttribute } from './modify-attribute.js'
 import type { OperationCodec } from './operation.js'
 import { query } from './query.js'
+import { reKey } from './re-key.js'
+import { recover } from './recover.js'
+import { register } from './register.js'
 import { revoke } from './revoke.js'
+import { setAttribute } from './set-attribute.js'
 
 export const operationTable = {
   Create: create,
+  Register: register,
+  ReKey: reKey,
   Locate: locate,
+  Check: check,
   Get: get,
   GetAttributes: getAttributes,
+  GetAttributeList: getAttributeList,
   AddAttribute: addAttribute,
+  ModifyAttribute: modifyAttribute,
+  DeleteAttribute: deleteAttribute,
+  SetAttribute: setAttribute,
+  AdjustAttribute: adjustAttribute,
   Activate: activate,
   Revoke: revoke,
   Destroy: destroy,
+  Archive: archive,
+  Recover: recover,
   Query: query,
   DiscoverVersions: discoverVersions,
 } as const

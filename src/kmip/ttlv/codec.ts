@@ -1,5 +1,5 @@
 /**
- * TTLV, the wire form of KMIP (KMIP 1.4, section 9.1): 3 bytes tag, 1 byte type, 4 bytes length, the
+ * TTLV, the wire form of KMIP (KMIP 1.4, section 9.1; KMIP 2.1, section 9): 3 bytes tag, 1 byte type, 4 bytes length, the
  * value, and padding with zeros to a multiple of 8. The length leaves the padding out.
  */
 import { VmsealError } from '../../errors.js'
@@ -51,6 +51,7 @@ const fixedLengths: Partial<Record<ItemType, number>> = {
   Boolean: 8,
   DateTime: 8,
   Interval: 4,
+  DateTimeExtended: 8,
 }
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
@@ -108,6 +109,7 @@ class Decoder {
         return this.#bytes.readUInt32BE(at)
       case 'LongInteger':
       case 'DateTime':
+      case 'DateTimeExtended':
         return this.#bytes.readBigInt64BE(at)
       case 'Boolean': {
         const value = this.#bytes.readBigUInt64BE(at)
@@ -164,6 +166,7 @@ function valueLength(node: Exclude<TtlvNode, { type: 'Structure' }>): number {
       return 4
     case 'LongInteger':
     case 'DateTime':
+    case 'DateTimeExtended':
       expect(BigInt.asIntN(64, node.value) === node.value, node, 'a signed 64-bit integer')
       return 8
     case 'Boolean':
@@ -200,6 +203,7 @@ function write(node: TtlvNode, output: Buffer, start: number, sizes: ReadonlyMap
       break
     case 'LongInteger':
     case 'DateTime':
+    case 'DateTimeExtended':
       output.writeBigInt64BE(node.value, at)
       break
     case 'Boolean':

@@ -1,7 +1,7 @@
 /** TTLV items as values (KMIP 1.4, section 9.1.1). */
 import type { KeyHandle } from '../../native/load.js'
 
-/** The item types of KMIP 1.x with their codes. */
+/** The item types of KMIP 1.x with their codes, and the one that 2.0 adds. */
 export const itemTypes = {
   Structure: 0x01,
   Integer: 0x02,
@@ -13,6 +13,7 @@ export const itemTypes = {
   ByteString: 0x08,
   DateTime: 0x09,
   Interval: 0x0a,
+  DateTimeExtended: 0x0b,
 } as const
 
 export type ItemType = keyof typeof itemTypes
@@ -34,6 +35,8 @@ export interface ItemValues {
   DateTime: bigint
   /** Unsigned, 32 bits. */
   Interval: number
+  /** Microseconds since 1970; signed, 64 bits. */
+  DateTimeExtended: bigint
 }
 
 interface Item<T extends ItemType> {

@@ -1,6 +1,6 @@
 /**
- * The tags of KMIP 1.0 to 1.4 (KMIP 1.4, section 9.1.3.1), by the names of the specification.
- * 2.0 and later add to the list and change none of these.
+ * The tags of KMIP 1.0 to 1.4 (KMIP 1.4, section 9.1.3.1), by the names of the specification, and those of 2.x that
+ * are used here (KMIP 2.1, section 11). 2.x changes none of 1.x.
  */
 export const tags = {
   ActivationDate: 0x420001,
@@ -295,6 +295,29 @@ export const tags = {
   Extractable: 0x420122,
   NeverExtractable: 0x420123,
   ReplaceExisting: 0x420124,
+  // Since 2.0.
+  Attributes: 0x420125,
+  CommonAttributes: 0x420126,
+  PrivateKeyAttributes: 0x420127,
+  PublicKeyAttributes: 0x420128,
+  ShortUniqueIdentifier: 0x420136,
+  AttributeReference: 0x42013b,
+  CurrentAttribute: 0x42013c,
+  NewAttribute: 0x42013d,
+  ProtectionLevel: 0x420145,
+  ProtectionPeriod: 0x420146,
+  QuantumSafe: 0x420147,
+  Ticket: 0x420149,
+  Ephemeral: 0x420154,
+  ServerHashedPassword: 0x420155,
+  OneTimePassword: 0x420156,
+  HashedPassword: 0x420157,
+  AdjustmentType: 0x420158,
+  ProtectionStorageMask: 0x42015e,
+  ProtectionStorageMasks: 0x42015f,
+  InteropFunction: 0x420160,
+  InteropIdentifier: 0x420161,
+  AdjustmentValue: 0x420162,
 } as const
 
 export type TagName = keyof typeof tags
