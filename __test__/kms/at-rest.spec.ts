@@ -49,7 +49,7 @@ test('records that were flipped, cut or swapped are refused by name; the others 
   )
   for (const [index, id] of [flipped, undefined, swapped, cut].entries()) {
     const result = results[index]
-    if (result?.status === 'fulfilled') result.value.key.dispose()
+    if (result?.status === 'fulfilled') result.value.key?.dispose()
     if (result?.status === 'rejected') {
       const { details, message } = result.reason as VmsealError
       t.deepEqual(details, { resultReason: 'CryptographicFailure' })

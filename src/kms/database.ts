@@ -5,7 +5,7 @@ import { VmsealError } from '../errors.js'
 
 export type KmsDatabase = Database.Database
 
-const schemaVersion = 1
+const schemaVersion = 2
 
 const schema = `
   CREATE TABLE facts (
@@ -15,12 +15,22 @@ const schema = `
   CREATE TABLE clients (
     name TEXT PRIMARY KEY,
     enabled INTEGER NOT NULL,
-    enrolled_at INTEGER NOT NULL
+    enrolled_at INTEGER NOT NULL,
+    operations TEXT
   ) STRICT;
   CREATE TABLE certificates (
     key_hash TEXT PRIMARY KEY,
     client TEXT NOT NULL REFERENCES clients (name),
-    pem TEXT NOT NULL
+    origin TEXT NOT NULL,
+    pem TEXT
+  ) STRICT;
+  CREATE INDEX certificates_by_client ON certificates (client);
+  CREATE TABLE authorities (
+    key_hash TEXT PRIMARY KEY,
+    pem TEXT NOT NULL,
+    common_names TEXT,
+    operations TEXT,
+    trusted_at INTEGER NOT NULL
   ) STRICT;
   CREATE TABLE keys (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,6 +46,7 @@ const schema = `
     compromise_occurrence_date INTEGER,
     compromise_date INTEGER,
     destroy_date INTEGER,
+    archive_date INTEGER,
     last_change_date INTEGER NOT NULL,
     revocation_reason INTEGER,
     revocation_message TEXT
@@ -43,8 +54,16 @@ const schema = `
   CREATE INDEX keys_by_owner ON keys (owner, sequence);
   CREATE TABLE records (
     key_id TEXT PRIMARY KEY REFERENCES keys (id),
+    root INTEGER NOT NULL,
     sealed BLOB NOT NULL
   ) STRICT;
+  CREATE INDEX records_by_root ON records (root);
+  CREATE TABLE grants (
+    client TEXT NOT NULL REFERENCES clients (name),
+    key_id TEXT NOT NULL,
+    operations TEXT NOT NULL,
+    PRIMARY KEY (client, key_id)
+  ) STRICT, WITHOUT ROWID;
   CREATE TABLE attributes (
     key_id TEXT NOT NULL REFERENCES keys (id),
     name TEXT NOT NULL,
@@ -115,6 +134,11 @@ function migrate(database: KmsDatabase, file: string): void {
       if (version > schemaVersion)
         throw new VmsealError('VMSEAL_STORE_INVALID', `${file} was written by a newer version of vmseal`)
       if (version === schemaVersion) return
+      if (version !== 0)
+        throw new VmsealError(
+          'VMSEAL_STORE_INVALID',
+          `${file} was written by a preview of vmseal; start a new directory`,
+        )
       database.exec(schema)
       database.exec(`PRAGMA user_version = ${schemaVersion}`)
     })

@@ -14,11 +14,10 @@ import { dirname, join } from 'node:path'
 import { VmsealError } from '../errors.js'
 import { native } from '../native/load.js'
 import type { Facts } from './facts.js'
-import { SealedRecords } from './sealed-records.js'
 
 export const storeFile = 'kms.db'
-const rootKeyFile = 'root.key'
-const authorityKeyFile = 'ca.key'
+export const auditFile = 'audit.log'
+export const authorityKeyFile = 'ca.key'
 
 /** Makes the directory, for its owner alone. Throws VMSEAL_ALREADY_EXISTS for one that holds something else. */
 export function prepareDirectory(directory: string): void {
@@ -32,26 +31,6 @@ export function prepareDirectory(directory: string): void {
       },
     )
   chmodSync(directory, 0o700)
-}
-
-/** The root key of this store: made for a new one, never for one that has keys under another. */
-export function openRoot(directory: string, facts: Facts): SealedRecords {
-  const file = join(directory, rootKeyFile)
-  const proof = facts.get('root-check')
-  if (!proof) {
-    const root = existsSync(file) ? native.KeyHandle.loadFile(file) : native.KeyHandle.createFile(file, 32)
-    const records = new SealedRecords(root)
-    facts.put('root-check', records.proof())
-    return records
-  }
-  requireFile(file, 'the keys cannot be opened without it')
-  const records = new SealedRecords(native.KeyHandle.loadFile(file))
-  if (records.proves(proof)) return records
-  records.dispose()
-  throw new VmsealError(
-    'VMSEAL_STORE_INVALID',
-    `${file} is not the root key of this store; restore the right one`,
-  )
 }
 
 /** Makes the names of new files durable. */
@@ -148,7 +127,8 @@ function isWildcard(host: string): boolean {
   return host === '0.0.0.0' || host === '::'
 }
 
-function requireFile(file: string, why: string): void {
+/** Throws VMSEAL_STORE_INVALID that says `why` the file is needed. */
+export function requireFile(file: string, why: string): void {
   if (!existsSync(file))
     throw new VmsealError('VMSEAL_STORE_INVALID', `${file} is missing: ${why}; restore it from a backup`, {
       details: { subject: file },

@@ -67,6 +67,7 @@ export function ownAttributes(key: KeyRow): Attribute[] {
     ['Destroy Date', key.destroyDate],
     ['Compromise Occurrence Date', key.compromiseOccurrenceDate],
     ['Compromise Date', key.compromiseDate],
+    ['Archive Date', key.archiveDate],
     ['Last Change Date', key.lastChangeDate],
   ] as const)
     if (seconds !== null) attributes.push({ name, value: new Date(seconds * 1000) })

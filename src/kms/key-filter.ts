@@ -13,19 +13,28 @@ export interface KeyQuery {
   readonly values: readonly (string | number | Buffer)[]
 }
 
-/** Storage Status Mask: on-line storage, the only one here (KMIP 1.4, section 9.1.3.3.2). */
+/** Storage Status Mask (KMIP 1.4, section 9.1.3.3.2). */
 const onLine = 1
+const archival = 2
 
 export function toKeyQuery(request: LocateRequest, version: ProtocolVersion): KeyQuery {
   const { attributes, storageStatusMask = onLine } = request
   const unreadable = request.unreadableFilter === true || request.objectGroupMember !== undefined
-  if (unreadable || (storageStatusMask & onLine) === 0) return nothing
+  if (unreadable) return nothing
   const conditions = [...groupByName(attributes)].map(([name, same]) => condition(name, same, version))
+  conditions.push(storage(storageStatusMask))
   if (!attributes.some(({ name }) => name === 'State')) conditions.push(notDestroyed)
   return {
     condition: conditions.map((query) => `(${query.condition})`).join(' AND '),
     values: conditions.flatMap((query) => query.values),
   }
+}
+
+function storage(mask: number): KeyQuery {
+  const wanted = mask & (onLine | archival)
+  if (wanted === 0) return nothing
+  if (wanted === (onLine | archival)) return everything
+  return { condition: wanted === onLine ? 'archive_date IS NULL' : 'archive_date IS NOT NULL', values: [] }
 }
 
 const nothing: KeyQuery = { condition: 'FALSE', values: [] }
@@ -45,6 +54,7 @@ const columns: Readonly<Record<string, { readonly column: string; readonly symbo
   'Destroy Date': { column: 'destroy_date' },
   'Compromise Occurrence Date': { column: 'compromise_occurrence_date' },
   'Compromise Date': { column: 'compromise_date' },
+  'Archive Date': { column: 'archive_date' },
   'Last Change Date': { column: 'last_change_date' },
 }
 

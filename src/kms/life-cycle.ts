@@ -30,3 +30,21 @@ export function nextState(state: KeyState, action: KeyAction): KeyState {
 export function isDestroyed(state: KeyState): boolean {
   return state === 'Destroyed' || state === 'DestroyedCompromised'
 }
+
+/** What may be done with a key that is archived; anything else needs Recover first. */
+const openToArchived: ReadonlySet<string> = new Set([
+  'GetAttributes',
+  'GetAttributeList',
+  'Recover',
+  'Revoke',
+  'Destroy',
+])
+
+/** Throws Object Archived. */
+export function checkArchived(operation: string, archiveDate: number | null): void {
+  if (archiveDate !== null && !openToArchived.has(operation))
+    throw kmipFailure('ObjectArchived', 'the key is archived; recover it first')
+}
+
+/** What may be done with a key that is destroyed: its attributes stay, and it may still be said to be compromised. */
+export const openToDestroyed: ReadonlySet<string> = new Set(['GetAttributes', 'GetAttributeList', 'Revoke'])

@@ -4,57 +4,70 @@ import { native } from '../native/load.js'
 import type { KeyHandle } from '../native/load.js'
 import type { KeyIdentity } from './keys.js'
 
-export class SealedRecords {
-  readonly #root: KeyHandle
+/** A key as it lies in the store. */
+export interface SealedRecord {
+  /** Version of the root key that it is sealed under. */
+  readonly root: number
+  readonly sealed: Buffer
+}
 
-  constructor(root: KeyHandle) {
-    this.#root = root
+/** Records are sealed under the newest root key; those of earlier ones open as long as they are here. */
+export class SealedRecords {
+  readonly #roots = new Map<number, KeyHandle>()
+  #newest = 0
+
+  /** Takes the key over. */
+  add(version: number, root: KeyHandle): void {
+    this.#roots.set(version, root)
+    this.#newest = Math.max(this.#newest, version)
   }
 
-  seal(identity: KeyIdentity, key: KeyHandle): Buffer {
-    return native.sealRecord(this.#root, key, binding(identity))
+  get newest(): number {
+    return this.#newest
+  }
+
+  /** Ends the use of every root key but the newest. */
+  retire(): void {
+    for (const [version, root] of this.#roots) {
+      if (version === this.#newest) continue
+      root.dispose()
+      this.#roots.delete(version)
+    }
+  }
+
+  seal(identity: KeyIdentity, key: KeyHandle): SealedRecord {
+    return { root: this.#newest, sealed: native.sealRecord(this.root(), key, binding(identity)) }
   }
 
   /** The caller disposes of the key. Throws VMSEAL_SEALED_RECORD_INVALID for an altered, swapped or missing record. */
-  open(identity: KeyIdentity, record: Buffer | undefined): KeyHandle {
+  open(identity: KeyIdentity, record: SealedRecord | undefined): KeyHandle {
     const altered = `the record of the key ${identity.id} was altered or moved (VMSEAL_SEALED_RECORD_INVALID)`
     const details = { subject: identity.id }
-    if (!record) throw new VmsealError('VMSEAL_SEALED_RECORD_INVALID', altered, { details })
+    const root = record && this.#roots.get(record.root)
+    if (!record || !root) throw new VmsealError('VMSEAL_SEALED_RECORD_INVALID', altered, { details })
     try {
-      return native.openRecord(this.#root, record, binding(identity))
+      const key = native.openRecord(root, record.sealed, binding(identity))
+      if (key.length * 8 === identity.length) return key
+      key.dispose()
+      throw new VmsealError('VMSEAL_SEALED_RECORD_INVALID', altered, { details })
     } catch (cause) {
       if (!isVmsealError(cause, 'VMSEAL_SEALED_RECORD_INVALID')) throw cause
       throw new VmsealError('VMSEAL_SEALED_RECORD_INVALID', altered, { details, cause })
     }
   }
 
-  /** A record that only this root key opens. */
-  proof(): Buffer {
-    const key = native.KeyHandle.generate(32)
-    try {
-      return native.sealRecord(this.#root, key, rootCheck)
-    } finally {
-      key.dispose()
-    }
-  }
-
-  /** True if `proof` was made under this root key. */
-  proves(proof: Uint8Array): boolean {
-    try {
-      native.openRecord(this.#root, proof, rootCheck).dispose()
-      return true
-    } catch (error) {
-      if (isVmsealError(error, 'VMSEAL_SEALED_RECORD_INVALID')) return false
-      throw error
-    }
+  /** The newest root key; it stays ours. */
+  root(): KeyHandle {
+    const root = this.#roots.get(this.#newest)
+    if (!root) throw new VmsealError('VMSEAL_INTERNAL', 'there is no root key')
+    return root
   }
 
   dispose(): void {
-    this.#root.dispose()
+    for (const root of this.#roots.values()) root.dispose()
+    this.#roots.clear()
   }
 }
-
-const rootCheck = Buffer.from(JSON.stringify(['vmseal kms root check 1']))
 
 function binding({ id, owner, algorithm, length, usageMask }: KeyIdentity): Buffer {
   return Buffer.from(

@@ -1,41 +1,50 @@
-/** What the KMIP operations do to the keys of the store. Every change is durable before its answer is made. */
+/** What the KMIP operations do to the keys of the store. Answers leave when the group of their changes is durable. */
 import { randomUUID } from 'node:crypto'
-import { VmsealError } from '../errors.js'
-import { native } from '../native/load.js'
-import { attributeDefinition } from '../kmip/attribute-table.js'
-import type { Attribute, AttributeValue } from '../kmip/attributes.js'
 import { kmipFailure } from '../kmip/failure.js'
 import type { GetResponse } from '../kmip/operations/get.js'
-import type { ObjectResponse } from '../kmip/operations/operation.js'
+import type { AttributeResponse, ObjectResponse } from '../kmip/operations/operation.js'
 import type { RequestOf, ResponseOf } from '../kmip/operations/table.js'
-import type { KmipService, OperationContext } from '../kmip/server.js'
+import type { KmipCaller, KmipService, OperationContext } from '../kmip/server.js'
 import { enumerations, enumerationSymbol, enumerationValue } from '../kmip/ttlv/enumerations.js'
-import type { ProtocolVersion } from '../kmip/version.js'
-import type { Clients, KmsClient } from './clients.js'
-import { isMultiple, isStorable, ownAttributes } from './key-attributes.js'
+import { native } from '../native/load.js'
+import type { KeyHandle } from '../native/load.js'
+import {
+  addInstance,
+  adjustInstance,
+  deleteInstance,
+  modifyInstance,
+  setInstance,
+} from './attribute-changes.js'
+import type { Caller } from './clients.js'
+import type { Enrolment } from './enrolment.js'
+import { ownAttributes } from './key-attributes.js'
 import { toKeyQuery } from './key-filter.js'
 import type { KeyChange, KeyIdentity, KeyRow, Keys } from './keys.js'
-import { isDestroyed, nextState } from './life-cycle.js'
+import { checkArchived, isDestroyed, nextState, openToDestroyed } from './life-cycle.js'
+import { readNewKey } from './new-key.js'
+import type { KmsOperationName } from './permissions.js'
 import type { SealedRecords } from './sealed-records.js'
+import { checkWrapping, checkWrappingKey, wrapUnder } from './wrapped-get.js'
 
-const keyLengths: readonly number[] = [128, 192, 256]
 const maxLocated = 1000
-const maxAttributes = 256
+
+/** The request with the id of its object. */
+type On<O extends KmsOperationName> = RequestOf<O> & ObjectResponse
 
 export class KeyService implements KmipService {
   readonly #keys: Keys
-  readonly #clients: Clients
+  readonly #enrolment: Enrolment
   readonly #records: SealedRecords
 
-  constructor(keys: Keys, clients: Clients, records: SealedRecords) {
+  constructor(keys: Keys, enrolment: Enrolment, records: SealedRecords) {
     this.#keys = keys
-    this.#clients = clients
+    this.#enrolment = enrolment
     this.#records = records
   }
 
   /** The enabled client of a public key. Throws Authentication Not Successful. */
-  authenticate(clientKeyHash: string): KmsClient {
-    const client = this.#clients.byKeyHash(clientKeyHash)
+  authenticate(caller: KmipCaller): Caller {
+    const client = this.#enrolment.clientOf(caller)
     if (!client)
       throw kmipFailure('AuthenticationNotSuccessful', 'this certificate is not enrolled at the KMS')
     if (!client.enabled)
@@ -43,12 +52,12 @@ export class KeyService implements KmipService {
     return client
   }
 
-  Create(request: RequestOf<'Create'>, { clientKeyHash, version }: OperationContext): ResponseOf<'Create'> {
-    const owner = this.authenticate(clientKeyHash).name
+  Create(request: RequestOf<'Create'>, context: OperationContext): ResponseOf<'Create'> {
+    const owner = this.#allowed('Create', context).name
     if (request.objectType !== 'SymmetricKey')
       throw kmipFailure('InvalidField', `only symmetric keys are made here, not ${request.objectType}`)
-    const identity = { id: randomUUID(), owner, ...template(request.attributes, version) }
-    const stored = request.attributes.filter(({ name }) => isStorable(name))
+    const { form, stored } = readNewKey(request.attributes, context.version)
+    const identity = { id: randomUUID(), owner, ...form }
     const key = native.KeyHandle.generate(identity.length / 8)
     try {
       this.#keys.insert(identity, this.#records.seal(identity, key), stored, now())
@@ -58,33 +67,63 @@ export class KeyService implements KmipService {
     return { id: identity.id, objectType: 'SymmetricKey' }
   }
 
-  Get(request: RequestOf<'Get'> & ObjectResponse, context: OperationContext): GetResponse {
+  Register(request: RequestOf<'Register'>, context: OperationContext): ResponseOf<'Register'> {
+    const owner = this.#allowed('Register', context).name
+    const algorithm = enumerationValue('CryptographicAlgorithm', request.algorithm)
+    const given = { length: request.length, ...(algorithm === undefined ? {} : { algorithm }) }
+    const { form, stored } = readNewKey(request.attributes, context.version, given)
+    const identity = { id: randomUUID(), owner, ...form }
+    this.#keys.insert(identity, this.#records.seal(identity, request.key), stored, now())
+    return { id: identity.id }
+  }
+
+  /** The replacement takes over attributes and name; the two are linked. A key is replaced once. */
+  ReKey(request: On<'ReKey'>, context: OperationContext): ResponseOf<'ReKey'> {
+    const old = this.#usable('ReKey', request.id, context)
+    if (request.offset !== undefined && request.offset !== 0)
+      throw kmipFailure('InvalidField', 'keys are not activated at a later time here: the offset must be 0')
+    const { form, stored } = readNewKey(request.attributes ?? [], context.version, old)
+    const identity: KeyIdentity = { id: randomUUID(), owner: old.owner, ...form }
+    const key = native.KeyHandle.generate(identity.length / 8)
+    try {
+      const activation: KeyChange =
+        request.offset === undefined ? {} : { state: 'Active', activationDate: now() }
+      this.#keys.replace(old, identity, this.#records.seal(identity, key), stored, activation, now())
+    } finally {
+      key.dispose()
+    }
+    return { id: identity.id }
+  }
+
+  Get(request: On<'Get'>, context: OperationContext): GetResponse {
     if (request.keyFormatType !== undefined && request.keyFormatType !== 'Raw')
       throw kmipFailure(
         'KeyFormatTypeNotSupported',
         `keys are given as Raw here, not as ${request.keyFormatType}`,
       )
-    const key = this.#living(request.id, context)
-    const opened = this.#records.open(key, this.#keys.record(key.id))
-    if (opened.length * 8 === key.length)
-      return {
-        id: key.id,
-        key: opened,
-        algorithm: enumerationSymbol('CryptographicAlgorithm', key.algorithm),
-        length: key.length,
+    const row = this.#usable('Get', request.id, context)
+    const { id, length } = row
+    const algorithm = enumerationSymbol('CryptographicAlgorithm', row.algorithm)
+    const { wrapping } = request
+    if (!wrapping) return { id, key: this.#open(row), algorithm, length }
+    checkWrapping(wrapping)
+    const wrappingRow = this.#usable('Get', wrapping.wrappingKeyId, context)
+    checkWrappingKey(wrappingRow)
+    const wrappingKey = this.#open(wrappingRow)
+    try {
+      const key = this.#open(row)
+      try {
+        return { id, wrapped: wrapUnder(wrappingKey, key, wrapping), wrapping, algorithm, length }
+      } finally {
+        key.dispose()
       }
-    opened.dispose()
-    throw new VmsealError(
-      'VMSEAL_SEALED_RECORD_INVALID',
-      `the record of the key ${key.id} has the wrong length`,
-    )
+    } finally {
+      wrappingKey.dispose()
+    }
   }
 
-  GetAttributes(
-    { id, names }: RequestOf<'GetAttributes'> & ObjectResponse,
-    context: OperationContext,
-  ): ResponseOf<'GetAttributes'> {
-    const key = this.#known(id, context)
+  GetAttributes({ id, names }: On<'GetAttributes'>, context: OperationContext): ResponseOf<'GetAttributes'> {
+    const key = this.#usable('GetAttributes', id, context)
     const attributes = [...ownAttributes(key), ...this.#keys.storedAttributes(id)]
     const wanted = new Set(names)
     return {
@@ -93,31 +132,57 @@ export class KeyService implements KmipService {
     }
   }
 
-  AddAttribute(
-    { id, attribute }: RequestOf<'AddAttribute'> & ObjectResponse,
+  GetAttributeList({ id }: ObjectResponse, context: OperationContext): ResponseOf<'GetAttributeList'> {
+    const key = this.#usable('GetAttributeList', id, context)
+    const attributes = [...ownAttributes(key), ...this.#keys.storedAttributes(id)]
+    return { id, names: [...new Set(attributes.map(({ name }) => name))] }
+  }
+
+  AddAttribute({ id, attribute }: On<'AddAttribute'>, context: OperationContext): AttributeResponse {
+    return { id, attribute: addInstance(this.#change('AddAttribute', id, context), attribute) }
+  }
+
+  ModifyAttribute(
+    { id, attribute, current }: On<'ModifyAttribute'>,
     context: OperationContext,
-  ): ResponseOf<'AddAttribute'> {
-    const key = this.#living(id, context)
-    const { name, value } = attribute
-    checkSettable(name, context.version)
-    const stored = this.#keys.storedAttributes(id)
-    if (!isMultiple(name) && stored.some((other) => other.name === name))
-      throw kmipFailure('IllegalOperation', `the key has its one ${name} already`)
-    if (stored.length >= maxAttributes)
-      throw kmipFailure('IllegalOperation', `a key has at most ${maxAttributes} attributes here`)
-    const index = this.#keys.addAttribute(key, attribute, now())
-    return { id, attribute: { name, index, value } }
+  ): AttributeResponse {
+    return { id, attribute: modifyInstance(this.#change('ModifyAttribute', id, context), attribute, current) }
+  }
+
+  DeleteAttribute({ id, ...instance }: On<'DeleteAttribute'>, context: OperationContext): AttributeResponse {
+    const attribute = deleteInstance(this.#change('DeleteAttribute', id, context), instance)
+    return attribute ? { id, attribute } : { id }
+  }
+
+  SetAttribute({ id, attribute }: On<'SetAttribute'>, context: OperationContext): ObjectResponse {
+    setInstance(this.#change('SetAttribute', id, context), attribute)
+    return { id }
+  }
+
+  AdjustAttribute(
+    { id, name, type, value }: On<'AdjustAttribute'>,
+    context: OperationContext,
+  ): ObjectResponse {
+    adjustInstance(this.#change('AdjustAttribute', id, context), name, type, value)
+    return { id }
+  }
+
+  /** Names the bits of the use that the key is not for; keys have no usage limits and no leases here. */
+  Check({ id, usageMask = 0 }: On<'Check'>, context: OperationContext): ResponseOf<'Check'> {
+    const key = this.#usable('Check', id, context)
+    const denied = usageMask & ~key.usageMask
+    return denied === 0 ? { id } : { id, usageMask: denied }
   }
 
   Activate({ id }: ObjectResponse, context: OperationContext): ResponseOf<'Activate'> {
-    const key = this.#living(id, context)
+    const key = this.#usable('Activate', id, context)
     const time = now()
     this.#keys.change(id, { state: nextState(key.state, 'Activate'), activationDate: time }, time)
     return { id }
   }
 
-  Revoke(request: RequestOf<'Revoke'> & ObjectResponse, context: OperationContext): ResponseOf<'Revoke'> {
-    const key = this.#known(request.id, context)
+  Revoke(request: On<'Revoke'>, context: OperationContext): ResponseOf<'Revoke'> {
+    const key = this.#usable('Revoke', request.id, context)
     if (typeof request.reason === 'number')
       throw kmipFailure('InvalidField', `there is no revocation reason ${request.reason}`)
     const time = now()
@@ -140,79 +205,66 @@ export class KeyService implements KmipService {
   }
 
   Destroy({ id }: ObjectResponse, context: OperationContext): ResponseOf<'Destroy'> {
-    const key = this.#living(id, context)
+    const key = this.#usable('Destroy', id, context)
     const time = now()
-    this.#keys.destroy(id, { state: nextState(key.state, 'Destroy'), destroyDate: time }, time)
+    const state = nextState(key.state, 'Destroy')
+    this.#keys.destroy(id, { state, destroyDate: time, archiveDate: null }, time)
     return { id }
   }
 
-  Locate(request: RequestOf<'Locate'>, { clientKeyHash, version }: OperationContext): ResponseOf<'Locate'> {
-    const owner = this.authenticate(clientKeyHash).name
+  Archive({ id }: ObjectResponse, context: OperationContext): ResponseOf<'Archive'> {
+    this.#usable('Archive', id, context)
+    const time = now()
+    this.#keys.change(id, { archiveDate: time }, time)
+    return { id }
+  }
+
+  /** Of a key that is not archived nothing changes. */
+  Recover({ id }: ObjectResponse, context: OperationContext): ResponseOf<'Recover'> {
+    const key = this.#usable('Recover', id, context)
+    if (key.archiveDate !== null) this.#keys.change(id, { archiveDate: null }, now())
+    return { id }
+  }
+
+  Locate(request: RequestOf<'Locate'>, context: OperationContext): ResponseOf<'Locate'> {
+    const caller = this.#allowed('Locate', context)
     const limit = Math.min(request.maximumItems ?? maxLocated, maxLocated)
-    const found = this.#keys.locate(owner, toKeyQuery(request, version), limit, request.offsetItems ?? 0)
+    const sight = { client: caller.name, others: caller.locates }
+    const query = toKeyQuery(request, context.version)
+    const found = this.#keys.locate(sight, query, limit, request.offsetItems ?? 0)
     return { ids: found.ids, locatedItems: found.total }
   }
 
-  /** A key of the caller. Another client's does not exist for it. */
-  #known(id: string, { clientKeyHash }: OperationContext): KeyRow {
-    const key = this.#keys.find(id, this.authenticate(clientKeyHash).name)
-    if (!key) throw kmipFailure('ItemNotFound', `there is no key ${id}`)
+  #allowed(operation: KmsOperationName, context: OperationContext): Caller {
+    const caller = this.authenticate(context)
+    if (!caller.may(operation))
+      throw kmipFailure('PermissionDenied', `the client ${caller.name} may not use ${operation}`)
+    return caller
+  }
+
+  /** A key of the caller, or one it was granted, in a condition that the operation can be done with. */
+  #usable(operation: KmsOperationName, id: string, context: OperationContext): KeyRow {
+    const caller = this.#allowed(operation, context)
+    const key = this.#keys.find(id)
+    const grant = key && key.owner !== caller.name ? caller.grantOf(id, operation) : 'granted'
+    // Another client's key does not exist for the caller.
+    if (!key || grant === 'none') throw kmipFailure('ItemNotFound', `there is no key ${id}`)
+    if (grant === 'other')
+      throw kmipFailure('PermissionDenied', `the client ${caller.name} was not granted ${operation} of ${id}`)
+    if (isDestroyed(key.state) && !openToDestroyed.has(operation))
+      throw kmipFailure('ItemNotFound', `the key ${id} was destroyed`)
+    checkArchived(operation, key.archiveDate)
     return key
   }
 
-  #living(id: string, context: OperationContext): KeyRow {
-    const key = this.#known(id, context)
-    if (isDestroyed(key.state)) throw kmipFailure('ItemNotFound', `the key ${id} was destroyed`)
-    return key
+  #change(operation: KmsOperationName, id: string, context: OperationContext) {
+    const key = this.#usable(operation, id, context)
+    return { keys: this.#keys, key, version: context.version, now: now() }
   }
-}
 
-/** Reads and checks the attributes of a new key. */
-function template(
-  attributes: readonly Attribute[],
-  version: ProtocolVersion,
-): Pick<KeyIdentity, 'algorithm' | 'length' | 'usageMask'> {
-  const seen = new Map<string, AttributeValue>()
-  for (const { name, value } of attributes) {
-    if (!attributeDefinition(name, version) && !name.startsWith('x-')) throw refused(name, 'is unknown here')
-    if (!isStorable(name) && !chosen.has(name)) throw refused(name, 'cannot be given to a new key here')
-    if (seen.has(name) && (chosen.has(name) || !isMultiple(name)))
-      throw refused(name, 'is given more than once')
-    seen.set(name, value)
+  #open(row: KeyRow): KeyHandle {
+    return this.#records.open(row, this.#keys.record(row.id))
   }
-  if (attributes.length > maxAttributes)
-    throw kmipFailure('InvalidField', `a key has at most ${maxAttributes} attributes`)
-  const [algorithm, length, usageMask] = [...chosen].map((name) => seen.get(name))
-  if (algorithm !== 'AES') throw refused('Cryptographic Algorithm', 'must be AES')
-  if (typeof length !== 'number' || !keyLengths.includes(length))
-    throw refused('Cryptographic Length', `must be one of ${keyLengths.join(', ')}`)
-  if (typeof usageMask !== 'number' || usageMask <= 0)
-    throw refused('Cryptographic Usage Mask', 'must be given')
-  return {
-    algorithm: enumerationValue('CryptographicAlgorithm', algorithm) as number,
-    length,
-    usageMask,
-  }
-}
-
-const chosen: ReadonlySet<string> = new Set([
-  'Cryptographic Algorithm',
-  'Cryptographic Length',
-  'Cryptographic Usage Mask',
-])
-
-function checkSettable(name: string, version: ProtocolVersion): void {
-  if (name.startsWith('x-')) return
-  if (name.startsWith('y-')) throw kmipFailure('PermissionDenied', `${name} is the server's to set`)
-  const definition = attributeDefinition(name, version)
-  if (!definition) throw refused(name, 'is unknown here')
-  if (definition.settable !== 'always')
-    throw kmipFailure('PermissionDenied', `${name} cannot be changed by clients`)
-  if (!isStorable(name)) throw refused(name, 'cannot be added here')
-}
-
-function refused(name: string, why: string) {
-  return kmipFailure('InvalidField', `the attribute ${JSON.stringify(name)} ${why}`)
 }
 
 /** Seconds since 1970. */
