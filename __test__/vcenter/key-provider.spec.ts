@@ -4,8 +4,10 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
+import { VmsealError } from '../../src/errors.js'
 import { KmipClient } from '../../src/kmip/client.js'
 import { Kms } from '../../src/kms/kms.js'
+import { openSqliteStore } from '../../src/store/sqlite-store.js'
 import { KeyProvider, UnusedKeyError } from '../../src/vcenter/key-provider.js'
 import { keyMemoryAllocations } from './key-memory.js'
 
@@ -41,12 +43,19 @@ async function openKms(t: ExecutionContext) {
     await running.kms.stop()
     await rm(directory, { recursive: true, force: true })
   })
+  const store = openSqliteStore(path.join(directory, 'vcenter.db'))
+  t.teardown(() => store.close())
   const unreachable: string[] = []
   const relayed = { host: '127.0.0.1', port: (relay.address() as AddressInfo).port }
   const provider = (servers = [relayed]): KeyProvider => {
     const { caCertificate, certificate, privateKeyFile } = credentials
     const record = { id: 'kms-1', servers, caCertificate, certificate, privateKeyFile: 'unused', addedAt: '' }
-    const made = new KeyProvider(record, privateKeyFile, async (message) => void unreachable.push(message))
+    const made = new KeyProvider({
+      record,
+      privateKeyFile,
+      creations: store.keyCreations,
+      onUnreachable: async (message) => void unreachable.push(message),
+    })
     t.teardown(() => made.close())
     return made
   }
@@ -56,7 +65,7 @@ async function openKms(t: ExecutionContext) {
     watch(running.kms)
   }
   const direct = () => KmipClient.connect({ ...running.kms.endpoint, ...credentials })
-  return { running, relayed, cut, operations, credentials, provider, unreachable, restart, direct }
+  return { running, store, relayed, cut, operations, credentials, provider, unreachable, restart, direct }
 }
 
 test('a key is made, activated, described, and fetched as a handle on one kept connection', async (t) => {
@@ -93,15 +102,46 @@ test('a connection that died unnoticed is replaced, also before Create, which is
   t.deepEqual(unreachable, [])
 })
 
-test('Create whose answer is lost is not sent again', async (t) => {
-  const { provider, cut, operations, running } = await openKms(t)
+test('Create whose answer is lost is not sent again: its key is found by its name', async (t) => {
+  const { provider, cut, operations, running, direct, store } = await openKms(t)
   const subject = provider()
   await subject.createKey(purpose)
   running.kms.on('operation', ({ operation }) => {
     if (operation === 'Create') cut()
   })
-  await t.throwsAsync(subject.createKey(purpose), { code: 'VMSEAL_KEY_PROVIDER_UNREACHABLE' })
+  const id = await subject.createKey(purpose)
   t.is(operations.filter((operation) => operation === 'Create').length, 2)
+  t.true(operations.includes('Locate'))
+  const client = await direct()
+  t.is((await client.locate()).length, 2)
+  const [name] = await client.getAttributes(id, ['Name'])
+  client.close()
+  t.regex(JSON.stringify(name?.value), /"vmseal-[0-9a-f-]{36}"/)
+  t.deepEqual(await store.keyCreations.list('kms-1'), [])
+})
+
+test('a key whose Create was unclear to the end is the next one that is handed out, also after a restart', async (t) => {
+  const { provider, cut, running, direct, store } = await openKms(t)
+  let down = true
+  running.kms.on('operation', () => {
+    if (down) cut()
+  })
+  const subject = provider()
+  await subject.createKey(purpose).catch(() => undefined)
+  await t.throwsAsync(provider().createKey(purpose), { code: 'VMSEAL_KEY_PROVIDER_UNREACHABLE' })
+  down = false
+  const client = await direct()
+  const made = await client.locate()
+  const again = provider()
+  const first = await again.createKey(purpose)
+  const second = await again.createKey(purpose)
+  t.is(made.length === 0 || made.includes(first), true)
+  t.not(first, second)
+  const all = await client.locate()
+  client.close()
+  // Every key at the KMS was handed out.
+  t.deepEqual(all.toSorted(), [first, second].toSorted())
+  t.true((await store.keyCreations.list('kms-1')).every(({ keyId }) => keyId === null))
 })
 
 test('Activate whose answer is lost is found out to have happened', async (t) => {
@@ -126,6 +166,9 @@ test('a key that was made and can then not be activated is named in the error', 
   t.true(error instanceof UnusedKeyError && error.keyId.length > 0)
   running.kms.enable('vcenter')
   t.truthy(credentials)
+  // It is no orphan: the next call gets it.
+  running.kms.removeAllListeners('operation')
+  t.is(await provider().createKey(purpose), error instanceof UnusedKeyError ? error.keyId : '')
 })
 
 test('servers are tried in order; without any the error names each and why', async (t) => {
@@ -182,6 +225,49 @@ test('many keys at once over one connection', async (t) => {
   t.is(operations.filter((operation) => operation === 'Create').length, 12)
 })
 
+test.serial(
+  'many keys in few messages; those that cannot be had are named with the reason, and nothing stays',
+  async (t) => {
+    const { provider, operations, direct } = await openKms(t)
+    const subject = provider()
+    const client = await direct()
+    const ids: string[] = []
+    for (let made = 0; made < 70; made += 1) {
+      const { id } = await client.create()
+      if (made !== 5) await client.activate(id)
+      ids.push(id)
+    }
+    await client.revoke(ids[40] ?? '')
+    await client.destroy(ids[69] ?? '').catch(() => undefined)
+    client.close()
+    const before = keyMemoryAllocations()
+    const got: string[] = []
+    const failures = await subject.fetchKeys([...ids, 'never-made'], async (id, key) => {
+      t.is(key.length, 32)
+      await Promise.resolve()
+      got.push(id)
+    })
+    t.is(failures.get(ids[5] ?? '')?.code, 'VMSEAL_KEY_NOT_ACTIVE')
+    t.is(failures.get(ids[40] ?? '')?.code, 'VMSEAL_KEY_NOT_ACTIVE')
+    t.is(failures.get('never-made')?.code, 'VMSEAL_KEY_MISSING_IN_KMS')
+    t.is(failures.size, 3)
+    const expected = ids.filter((_, index) => index !== 5 && index !== 40)
+    t.deepEqual(got.toSorted(), expected.toSorted())
+    t.is(keyMemoryAllocations(), before)
+    t.true(operations.filter((operation) => operation === 'Get').length <= ids.length + 1 + 3)
+    // A handle is wiped also when its user fails.
+    const refused = new VmsealError('VMSEAL_HOST_UNREACHABLE')
+    t.is((await subject.fetchKeys(ids.slice(0, 5), () => Promise.reject(refused))).size, 5)
+    await t.throwsAsync(
+      subject.fetchKeys(ids.slice(0, 5), () => Promise.reject(new TypeError('bug'))),
+      {
+        instanceOf: TypeError,
+      },
+    )
+    t.is(keyMemoryAllocations(), before)
+  },
+)
+
 test('another authority than the KMS’s is not trusted, and a closed provider does nothing', async (t) => {
   const { provider, credentials, relayed, operations } = await openKms(t)
   const other = await openKms(t)
@@ -189,7 +275,11 @@ test('another authority than the KMS’s is not trusted, and a closed provider d
     id: 'x', servers: [relayed], caCertificate: other.credentials.caCertificate, certificate: credentials.certificate,
     privateKeyFile: '', addedAt: '',
   } // prettier-ignore
-  const wrong = new KeyProvider(record, credentials.privateKeyFile, async () => {})
+  const wrong = new KeyProvider({
+    record,
+    privateKeyFile: credentials.privateKeyFile,
+    creations: other.store.keyCreations,
+  })
   const refusal = await t.throwsAsync(wrong.createKey(purpose), { code: 'VMSEAL_KEY_PROVIDER_UNREACHABLE' })
   t.like(refusal?.cause, { code: 'VMSEAL_KMIP_TLS' })
   t.deepEqual(operations, [])

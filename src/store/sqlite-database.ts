@@ -8,6 +8,11 @@ import { VmsealError, type ErrorCode } from '../errors.js'
 type Value = string | number | null
 export type Parameters = Readonly<Record<string, Value>>
 
+/** A record as its row: the named fields are JSON text. */
+export type Stored<Record, Json extends keyof Record> = Omit<Record, Json> & {
+  readonly [Name in Json]: string
+}
+
 /** Schema changes in order; number n takes the schema from version n to n + 1. A released one is never edited. */
 export type Migrations = readonly string[]
 

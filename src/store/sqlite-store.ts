@@ -1,7 +1,8 @@
 /** The store on one SQLite file. */
-import type { KeyProviderRecord, HostRecord, StoragePolicyRecord, Store } from './store.js'
+import type { HostRecord, StoragePolicyRecord, Store } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
-import { SqliteDatabase } from './sqlite-database.js'
+import { SqliteDatabase, type Stored } from './sqlite-database.js'
+import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
 import { SqliteVmTable } from './sqlite-virtual-machines.js'
 import { vcenterMigrations } from './vcenter-schema.js'
 
@@ -11,6 +12,8 @@ export function openSqliteStore(file: string): Store {
   const journal = new JournalTables(database)
   return {
     keyProviders: keyProviderTable(database),
+    keyProviderTrust: keyProviderTrustTable(database),
+    keyCreations: keyCreationTable(database),
     clusters: clusterTable(database),
     hosts: hostTable(database),
     storagePolicies: storagePolicyTable(database),
@@ -18,50 +21,6 @@ export function openSqliteStore(file: string): Store {
     tasks: journal.tasks,
     events: journal.events,
     close: async () => database.close(),
-  }
-}
-
-function keyProviderTable(database: SqliteDatabase): Store['keyProviders'] {
-  const setDefault = (id: string): void => {
-    database.run(
-      `INSERT INTO key_provider_default (entity, provider_id) VALUES ('', @id)
-       ON CONFLICT (entity) DO UPDATE SET provider_id = @id`,
-      { id },
-    )
-  }
-  return {
-    list: async () =>
-      database
-        .all<Stored<KeyProviderRecord, 'servers'>>(
-          `SELECT id, servers, ca_certificate AS caCertificate, certificate, private_key_file AS privateKeyFile,
-             added_at AS addedAt
-           FROM key_provider ORDER BY rowid`,
-        )
-        .map((row) => ({ ...row, servers: JSON.parse(row.servers) as KeyProviderRecord['servers'] })),
-
-    insert: async (record) =>
-      database.transaction(() => {
-        const first = database.first(`SELECT 1 FROM key_provider`) === undefined
-        database.run(
-          `INSERT INTO key_provider (id, servers, ca_certificate, certificate, private_key_file, added_at)
-           VALUES (@id, @servers, @caCertificate, @certificate, @privateKeyFile, @addedAt)`,
-          { ...record, servers: JSON.stringify(record.servers) },
-        )
-        if (first) setDefault(record.id)
-      }),
-
-    remove: async (id) => {
-      database.run(`DELETE FROM key_provider WHERE id = @id`, { id })
-    },
-
-    getDefault: async () =>
-      database.first<{ id: string }>(`SELECT provider_id AS id FROM key_provider_default WHERE entity = ''`)
-        ?.id ?? null,
-
-    setDefault: async (id) => {
-      if (id === null) database.run(`DELETE FROM key_provider_default WHERE entity = ''`)
-      else setDefault(id)
-    },
   }
 }
 
@@ -119,6 +78,3 @@ function storagePolicyTable(database: SqliteDatabase): Store['storagePolicies'] 
     },
   }
 }
-
-/** A record as its row: the named fields are JSON text. */
-type Stored<Record, Json extends keyof Record> = Omit<Record, Json> & { readonly [Name in Json]: string }

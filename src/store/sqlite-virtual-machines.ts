@@ -79,6 +79,16 @@ export class SqliteVmTable implements VmTable {
     )
   }
 
+  async keysOfProvider(providerId: string): Promise<string[]> {
+    return this.#database
+      .all<{ keyId: string }>(
+        `SELECT key_id AS keyId FROM vm WHERE provider_id = @providerId
+         UNION SELECT key_id FROM disk WHERE provider_id = @providerId`,
+        { providerId },
+      )
+      .map((row) => row.keyId)
+  }
+
   #select(condition: string, parameters: Parameters): VmRecord[] {
     return this.#database
       .all<VmRow>(`SELECT ${vmColumns} FROM vm WHERE ${condition} ORDER BY name`, parameters)

@@ -7,6 +7,8 @@ import type { CryptoKeyId, ErrorCode } from '../errors.js'
 
 export interface Store {
   readonly keyProviders: KeyProviderTable
+  readonly keyProviderTrust: KeyProviderTrustTable
+  readonly keyCreations: KeyCreationTable
   readonly clusters: ClusterTable
   readonly hosts: HostTable
   readonly storagePolicies: StoragePolicyTable
@@ -34,6 +36,48 @@ export interface KeyProviderRecord {
   /** File name of the client key below vCenter's credential directory. */
   readonly privateKeyFile: string
   readonly addedAt: string
+}
+
+/** A certificate that a person looked at and trusted for one server. */
+export interface TrustedServer {
+  readonly providerId: string
+  readonly host: string
+  readonly port: number
+  /** PEM chain as the server presented it. */
+  readonly certificate: string
+  /** Hex SHA-256 of the server's public key (SPKI). */
+  readonly keyHash: string
+  readonly trustedAt: string
+}
+
+/** A client key that was made and is not used yet: its certificate has to become known to the KMS first. */
+export interface PendingClientCertificate {
+  readonly providerId: string
+  readonly kind: 'self-signed' | 'request'
+  /** PEM of the certificate or of the certificate signing request. */
+  readonly pem: string
+  /** File name of the key below vCenter's credential directory. */
+  readonly privateKeyFile: string
+  readonly createdAt: string
+}
+
+/** A user name that goes with every message, beside the client certificate. */
+export interface KeyProviderLogin {
+  readonly username: string
+  /** File name of the password below vCenter's credential directory. */
+  readonly passwordFile: string
+}
+
+/** A Create that was sent, or may have been sent, and whose key nobody uses yet. */
+export interface KeyCreationRecord {
+  readonly providerId: string
+  /** The Name that the key has at the KMS: unique for each Create. */
+  readonly name: string
+  /** The server that was asked, `host:port`. */
+  readonly server: string
+  /** Known once it is clear that there is a key. */
+  readonly keyId: string | null
+  readonly beganAt: string
 }
 
 export interface ClusterRecord {
@@ -116,10 +160,37 @@ export interface KeyProviderTable {
   list(): Promise<KeyProviderRecord[]>
   /** Fails with VMSEAL_ALREADY_EXISTS. The first one becomes the default in the same step. */
   insert(record: KeyProviderRecord): Promise<void>
-  /** A default that it was is cleared in the same step. */
+  /** Replaces everything but `id` and `addedAt`. */
+  update(record: KeyProviderRecord): Promise<void>
+  /** A default that it was, of all or of a cluster, is cleared in the same step; so is its trust. */
   remove(id: string): Promise<void>
-  getDefault(): Promise<string | null>
-  setDefault(id: string | null): Promise<void>
+  /** Of a cluster, or without one of the whole vCenter. A cluster without its own has `null`. */
+  getDefault(clusterId?: string): Promise<string | null>
+  setDefault(id: string | null, clusterId?: string): Promise<void>
+  /** The clusters that have `id` as their own default. */
+  clustersOf(id: string): Promise<string[]>
+}
+
+export interface KeyProviderTrustTable {
+  listServers(providerId: string): Promise<TrustedServer[]>
+  /** Trusts one more certificate of a server, for instance the next one before it changes. */
+  trustServer(record: TrustedServer): Promise<void>
+  distrustServer(providerId: string, host: string, port: number): Promise<void>
+  getPending(providerId: string): Promise<PendingClientCertificate | null>
+  setPending(record: PendingClientCertificate): Promise<void>
+  clearPending(providerId: string): Promise<void>
+  getLogin(providerId: string): Promise<KeyProviderLogin | null>
+  setLogin(providerId: string, login: KeyProviderLogin | null): Promise<void>
+  /** False if this warning about a certificate was noted before. */
+  noteWarning(keyHash: string, days: number): Promise<boolean>
+}
+
+export interface KeyCreationTable {
+  /** Oldest first. */
+  list(providerId: string): Promise<KeyCreationRecord[]>
+  begin(record: KeyCreationRecord): Promise<void>
+  found(name: string, keyId: string): Promise<void>
+  end(name: string): Promise<void>
 }
 
 interface ClusterTable {
@@ -152,6 +223,8 @@ export interface VmTable {
   remove(id: string): Promise<void>
   /** Every key that a VM home or disk of the cluster is wrapped with, each once. */
   keysOfCluster(clusterId: string): Promise<CryptoKeyId[]>
+  /** The ids of all keys of a provider that a VM home or disk is wrapped with, each once. */
+  keysOfProvider(providerId: string): Promise<string[]>
 }
 
 export interface TaskTable {

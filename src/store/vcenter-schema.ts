@@ -57,4 +57,31 @@ export const vcenterMigrations: Migrations = [
     ('4d5f673c-536f-11e6-beb8-9e71128cae77', 'VM Encryption Policy', 1, 1),
     ('afe48ecc-a0b7-42bc-a34a-eb7f80f672f0', 'Datastore Default', 0, 1)
   `,
+  `
+  CREATE TABLE trusted_server (
+    provider_id TEXT NOT NULL REFERENCES key_provider (id) ON DELETE CASCADE, host TEXT NOT NULL,
+    port INTEGER NOT NULL, certificate TEXT NOT NULL, key_hash TEXT NOT NULL, trusted_at TEXT NOT NULL,
+    PRIMARY KEY (provider_id, host, port, key_hash)
+  ) STRICT;
+
+  CREATE TABLE pending_client_certificate (
+    provider_id TEXT PRIMARY KEY REFERENCES key_provider (id) ON DELETE CASCADE, kind TEXT NOT NULL,
+    pem TEXT NOT NULL, private_key_file TEXT NOT NULL, created_at TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE key_provider_login (
+    provider_id TEXT PRIMARY KEY REFERENCES key_provider (id) ON DELETE CASCADE, username TEXT NOT NULL,
+    password_file TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE certificate_warning (
+    key_hash TEXT NOT NULL, days INTEGER NOT NULL, PRIMARY KEY (key_hash, days)
+  ) STRICT;
+
+  -- Outlives its provider: the key is still at the KMS when the provider is added again.
+  CREATE TABLE key_creation (
+    name TEXT PRIMARY KEY, provider_id TEXT NOT NULL, server TEXT NOT NULL, key_id TEXT, began_at TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX key_creation_provider ON key_creation (provider_id)
+  `,
 ]

@@ -14,6 +14,16 @@ export interface VCenterEventDetails {
     readonly message: string
   }
   'com.vmware.vc.kms.crypto.Unreachable': { readonly providerId: string; readonly message: string }
+  /** An alarm: the server shows another certificate, or no TLS that is good enough. It is not used. */
+  'vmseal.kms.crypto.ServerNotTrusted': {
+    readonly providerId: string
+    readonly server: string
+    readonly message: string
+  }
+  'vmseal.kms.crypto.KeyDestroyed': CryptoKeyId
+  'vmseal.host.crypto.KeyRemoved': CryptoKeyId & { readonly host: string }
+  'com.vmware.vc.vecs.KMSClientCertExpirationEvent': Expiry
+  'com.vmware.vc.vecs.KMSServerCertExpirationEvent': Expiry & { readonly server: string }
   'com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS': CryptoKeyId & { readonly error: ErrorCode }
   'com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError': CryptoKeyId & { readonly error: ErrorCode }
   'com.vmware.vc.host.Crypto.SendKeyError.HostError': CryptoKeyId & {
@@ -33,6 +43,14 @@ export interface VCenterEventDetails {
     readonly keys: readonly CryptoKeyId[]
     readonly error?: ErrorCode
   }
+}
+
+interface Expiry {
+  readonly providerId: string
+  /** Negative: it has expired. */
+  readonly daysToExpiry: number
+  /** ISO 8601, UTC. */
+  readonly notAfter: string
 }
 
 interface VmKeys {

@@ -1,12 +1,19 @@
 /**
- * One key provider at work: a kept KMIP connection to one of its servers. A KEK passes through as a native handle
- * that the caller disposes of; only its id is known here.
+ * One key provider at work: the client side of a KMS cluster. A KEK passes through as a native handle that the caller
+ * disposes of; only its id is known here.
  */
-import { VmsealError, isVmsealError, type ErrorCode } from '../errors.js'
+import { VmsealError, isVmsealError } from '../errors.js'
 import { attributeValue } from '../kmip/attributes.js'
-import { KmipClient, type ManagedKey } from '../kmip/client.js'
+import type { KmipClient, ManagedKey } from '../kmip/client.js'
+import type { KmipCredential } from '../kmip/credential.js'
 import type { KeyHandle } from '../native/load.js'
-import type { KeyProviderRecord } from '../store/store.js'
+import type { KeyCreationTable, KeyProviderRecord, TrustedServer } from '../store/store.js'
+import { Deadline } from './key-provider/deadline.js'
+import { KeyCreations, type Creation } from './key-provider/key-creations.js'
+import { NoAnswerError, Replicas, type AskOptions } from './key-provider/replicas.js'
+import { KmsServer, type ServerFailure } from './key-provider/server.js'
+import { acceptedCertificates } from './key-provider/server-trust.js'
+import { defaultTiming, type KeyProviderTiming } from './key-provider/timing.js'
 
 /** What a key is made for. Goes to the KMS as `x-` attributes, for its administrator to read. */
 export interface KeyPurpose {
@@ -14,9 +21,11 @@ export interface KeyPurpose {
   readonly name: string
   /** UUID of the VM. */
   readonly identifier: string
+  /** Further `x-` attributes. */
+  readonly attributes?: Readonly<Record<string, string>>
 }
 
-/** The KMS made a key, but it cannot be used: nobody will ask for it. */
+/** There is a key, but it cannot be used now: the next call of `createKey` gets it. */
 export class UnusedKeyError extends Error {
   constructor(
     readonly keyId: string,
@@ -26,188 +35,310 @@ export class UnusedKeyError extends Error {
   }
 }
 
-const productAttributes = {
+export interface KeyProviderOptions {
+  readonly record: KeyProviderRecord
+  /** Path of the client's private key. */
+  readonly privateKeyFile: string
+  readonly creations: KeyCreationTable
+  readonly trusted?: readonly TrustedServer[]
+  /** User name and password, beside the certificate. */
+  readonly credential?: KmipCredential | undefined
+  readonly timing?: Partial<KeyProviderTiming>
+  readonly clock?: () => Date
+  /** No server can be used. */
+  readonly onUnreachable?: (message: string) => Promise<void>
+  /** A server is not the one that is trusted. */
+  readonly onDistrust?: (server: string, message: string) => Promise<void>
+}
+
+export const productAttributes = {
   'x-Vendor': 'vmseal',
   'x-Product': 'vmseal vCenter',
   'x-Product_Version': '0.1.0',
   'x-Component': 'Virtual Machine',
 }
 
+/** Keys in one message, and messages at once, of `fetchKeys`. */
+const fetchedTogether = 32
+const pagesAtOnce = 4
+
 export class KeyProvider {
-  readonly #record: KeyProviderRecord
-  readonly #privateKeyFile: string
+  readonly id: string
+  readonly #replicas: Replicas
+  readonly #creations: KeyCreations
+  readonly #timing: KeyProviderTiming
   readonly #onUnreachable: (message: string) => Promise<void>
-  #client: Promise<KmipClient> | undefined
   #closed = false
 
-  constructor(
-    record: KeyProviderRecord,
-    privateKeyFile: string,
-    onUnreachable: (message: string) => Promise<void>,
-  ) {
-    this.#record = record
-    this.#privateKeyFile = privateKeyFile
-    this.#onUnreachable = onUnreachable
+  constructor(options: KeyProviderOptions) {
+    const { record, privateKeyFile, creations, trusted = [], clock = () => new Date() } = options
+    this.id = record.id
+    this.#timing = { ...defaultTiming, ...options.timing }
+    this.#onUnreachable = options.onUnreachable ?? (async () => {})
+    const servers = record.servers.map(
+      (address) =>
+        new KmsServer({
+          address,
+          identity: {
+            accepted: acceptedCertificates(record.caCertificate, trusted, address),
+            certificate: record.certificate,
+            privateKeyFile,
+            ...(options.credential ? { credential: options.credential } : {}),
+          },
+          timing: this.#timing,
+          onDistrust: (server, error) => void options.onDistrust?.(server.name, error.message),
+        }),
+    )
+    this.#replicas = new Replicas(servers, this.#timing.connectTimeoutMs)
+    this.#creations = new KeyCreations(record.id, this.#replicas, creations, clock, this.#timing.lateCreateMs)
   }
 
   /**
-   * Makes and activates an AES-256 key and returns its id. Create is sent once: when its answer is lost, whether
-   * there is a key is unknown, and the call fails. Rejects with `UnusedKeyError` if the key cannot be activated.
+   * Makes and activates an AES-256 key and returns its id. A lost answer is no reason for a second key: see
+   * key-creations.ts. Rejects with `UnusedKeyError` if there is a key that cannot be activated,
+   * VMSEAL_KEY_PROVIDER_UNREACHABLE, or VMSEAL_KMIP_OPERATION_FAILED.
    */
   async createKey(purpose: KeyPurpose): Promise<string> {
-    // A kept connection may have died unnoticed: find out, and connect again, before Create is at stake.
-    await this.#retried((client) => client.discoverVersions())
-    const { id } = await this.#once((client) => client.create({ algorithm: 'AES', length: 256 }))
-    try {
-      await this.#activate(id)
-    } catch (reason) {
-      throw new UnusedKeyError(id, reason)
+    const deadline = this.#begin()
+    for (;;) {
+      const creation = await this.#create(deadline)
+      try {
+        await this.#activate(creation, deadline)
+      } catch (reason) {
+        // A key of an earlier call may have been revoked meanwhile.
+        if (creation.adopted && isVmsealError(reason, 'VMSEAL_KMIP_OPERATION_FAILED')) {
+          await this.#creations.used(creation)
+          continue
+        }
+        await this.#creations.leave(creation)
+        throw new UnusedKeyError(creation.keyId, reason)
+      }
+      await this.#creations.used(creation)
+      await this.#describe(creation, purpose, deadline)
+      return creation.keyId
     }
-    await this.#describe(id, purpose)
-    return id
   }
 
   /**
-   * The key as a native handle, which the caller disposes of. VMSEAL_KEY_MISSING_IN_KMS, VMSEAL_KEY_NOT_ACTIVE, or
-   * VMSEAL_KEY_PROVIDER_UNREACHABLE.
+   * The key as a native handle, which the caller disposes of. VMSEAL_KEY_MISSING_IN_KMS when every server says so,
+   * VMSEAL_KEY_NOT_ACTIVE, or VMSEAL_KEY_PROVIDER_UNREACHABLE.
    */
   async fetchKey(keyId: string): Promise<KeyHandle> {
-    let managed: ManagedKey
+    const deadline = this.#begin()
+    const { hedgeDelayMs } = this.#timing
     try {
-      managed = await this.#retried((client) => client.get(keyId, { state: true }))
+      const { key } = await this.#replicas.first((client) => client.get(keyId, { state: true }), deadline, {
+        hedgeDelayMs,
+        reject: ({ state }: ManagedKey) => (state === 'Active' ? undefined : this.#notActive(keyId, state)),
+        discard: (managed) => managed.key.dispose(),
+      })
+      return key
     } catch (error) {
-      throw await this.#explain(keyId, error)
-    }
-    if (managed.state === 'Active') return managed.key
-    managed.key.dispose()
-    throw this.#notActive(keyId, managed.state)
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true
-    const client = this.#client
-    this.#client = undefined
-    await client?.then(
-      (open) => open.close(),
-      () => {},
-    )
-  }
-
-  /** Not harmful to repeat: a key that became active by a lost request answers so. */
-  async #activate(id: string): Promise<void> {
-    try {
-      await this.#retried((client) => client.activate(id))
-    } catch (error) {
-      if (!isVmsealError(error, 'VMSEAL_KMIP_OPERATION_FAILED') || (await this.#state(id)) !== 'Active')
-        throw error
-    }
-  }
-
-  /** For people only: a KMS without custom attributes serves as well. */
-  async #describe(id: string, purpose: KeyPurpose): Promise<void> {
-    const attributes = { ...productAttributes, 'x-Name': purpose.name, 'x-Identifier': purpose.identifier }
-    const list = Object.entries(attributes).map(([name, value]) => ({ name, value }))
-    try {
-      await this.#send((client) => client.tryAddAttributes(id, list))
-    } catch (error) {
-      if (!isVmsealError(error)) throw error
-    }
-  }
-
-  async #state(id: string): Promise<unknown> {
-    return attributeValue(await this.#retried((client) => client.getAttributes(id, ['State'])), 'State')
-  }
-
-  /** Why a Get was refused: servers differ in the reason they give for a key that is destroyed or not active. */
-  async #explain(keyId: string, error: unknown): Promise<unknown> {
-    if (!isVmsealError(error, 'VMSEAL_KMIP_OPERATION_FAILED')) return error
-    if (error.details.resultReason === 'ItemNotFound') return this.#missing(keyId, error)
-    const state = await this.#state(keyId).catch(() => undefined)
-    if (state === 'Destroyed' || state === 'DestroyedCompromised') return this.#missing(keyId, error)
-    return state === undefined || state === 'Active' ? error : this.#notActive(keyId, state)
-  }
-
-  #missing(keyId: string, cause: VmsealError): VmsealError {
-    const text = `key provider ${this.#record.id} does not know key ${keyId}. Restore it at the KMS under this id`
-    return new VmsealError('VMSEAL_KEY_MISSING_IN_KMS', text, { cause, details: { subject: keyId } })
-  }
-
-  #notActive(keyId: string, state: unknown): VmsealError {
-    const text = `key ${keyId} of key provider ${this.#record.id} is ${String(state)}, not Active`
-    return new VmsealError('VMSEAL_KEY_NOT_ACTIVE', text, { details: { subject: keyId } })
-  }
-
-  /** For what may be done twice: a lost connection is replaced once. */
-  async #retried<Result>(request: (client: KmipClient) => Promise<Result>): Promise<Result> {
-    const reused = this.#client !== undefined
-    try {
-      return await this.#send(request)
-    } catch (error) {
-      if (!isLost(error)) throw error
-      if (!reused) throw await this.#unreachable([error.message], error)
-    }
-    return this.#once(request)
-  }
-
-  async #once<Result>(request: (client: KmipClient) => Promise<Result>): Promise<Result> {
-    try {
-      return await this.#send(request)
-    } catch (error) {
-      throw isLost(error) ? await this.#unreachable([error.message], error) : error
-    }
-  }
-
-  async #send<Result>(request: (client: KmipClient) => Promise<Result>): Promise<Result> {
-    if (this.#closed)
-      throw new VmsealError('VMSEAL_INVALID_STATE', `key provider ${this.#record.id} is closed`)
-    const connecting = (this.#client ??= this.#connect())
-    try {
-      const client = await connecting
-      return await request(client)
-    } catch (error) {
-      // The connection is of no use after a failure of its own; one that another call made stays.
-      const failed = await connecting.then(
-        (client) => client.closed,
-        () => true,
-      )
-      if (failed && this.#client === connecting) this.#client = undefined
+      if (error instanceof NoAnswerError) throw await this.#explain(keyId, error, deadline)
       throw error
     }
   }
 
-  /** The first server that answers, in the order in which they were given. */
-  async #connect(): Promise<KmipClient> {
-    const reasons: string[] = []
-    let cause: VmsealError | undefined
-    const { servers, caCertificate, certificate } = this.#record
-    for (const server of servers)
-      try {
-        const client = await KmipClient.connect({
-          ...server,
-          caCertificate,
-          certificate,
-          privateKeyFile: this.#privateKeyFile,
-        })
-        if (!this.#closed) return client
-        client.close()
-      } catch (error) {
-        if (!isVmsealError(error)) throw error
-        reasons.push(`${server.host}:${server.port}: ${error.message}`)
-        cause ??= error
+  /**
+   * Many keys, several in one message: `use` gets each as a handle that is wiped when it is done. Returns why for those
+   * that cannot be had: the codes of `fetchKey`, which is asked for each of them again.
+   */
+  async fetchKeys(
+    keyIds: readonly string[],
+    use: (keyId: string, key: KeyHandle) => Promise<void> | void,
+  ): Promise<Map<string, VmsealError>> {
+    const failures = new Map<string, VmsealError>()
+    const pages = Array.from({ length: Math.ceil(keyIds.length / fetchedTogether) }, (_, page) =>
+      keyIds.slice(page * fetchedTogether, (page + 1) * fetchedTogether),
+    )
+    const work = async (): Promise<void> => {
+      for (let page = pages.shift(); page; page = pages.shift()) {
+        const handles = await this.#fetchPage(page)
+        try {
+          for (const [index, keyId] of page.entries()) {
+            try {
+              const key = handles[index] ?? (await this.fetchKey(keyId))
+              handles[index] = key
+              await use(keyId, key)
+            } catch (error) {
+              if (!isVmsealError(error)) throw error
+              failures.set(keyId, error)
+            }
+          }
+        } finally {
+          disposeAll(handles)
+        }
       }
-    throw await this.#unreachable(reasons, cause)
+    }
+    await Promise.all(Array.from({ length: pagesAtOnce }, work))
+    return failures
   }
 
-  async #unreachable(reasons: readonly string[], cause: VmsealError | undefined): Promise<VmsealError> {
-    const { id } = this.#record
-    const message = `no server of key provider ${id} can be used. ${reasons.join('; ')}`
+  /** The KMIP state of a key, or why it is not known: the codes of `fetchKey`. Never fetches the key. */
+  async keyState(keyId: string): Promise<unknown> {
+    const deadline = this.#begin()
+    try {
+      return await this.#stateOf(keyId, deadline)
+    } catch (error) {
+      if (error instanceof NoAnswerError) throw await this.#explain(keyId, error, deadline)
+      throw error
+    }
+  }
+
+  /** For what may be asked of any server and more than once. VMSEAL_KEY_PROVIDER_UNREACHABLE or the first refusal. */
+  async ask<Result>(
+    request: (client: KmipClient) => Promise<Result>,
+    options: AskOptions<Result> = {},
+  ): Promise<Result> {
+    try {
+      return await this.#replicas.first(request, this.#begin(), options)
+    } catch (error) {
+      throw error instanceof NoAnswerError ? await this.#explainAll(error) : error
+    }
+  }
+
+  /** How many Creates are unclear or left a key that waits for its use. */
+  unusedCreations(): Promise<number> {
+    return this.#creations.countUnclear()
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#replicas.close()
+  }
+
+  /** The keys of one message; absent: not to be had so. */
+  async #fetchPage(keyIds: readonly string[]): Promise<(KeyHandle | undefined)[]> {
+    const requests = keyIds.flatMap((id) => [
+      { operation: 'Get' as const, request: { id } },
+      { operation: 'GetAttributes' as const, request: { id, names: ['State'] } },
+    ])
+    const ask = async (client: KmipClient): Promise<(KeyHandle | undefined)[]> => {
+      const answers = await client.batch(requests)
+      return keyIds.map((_, index) => {
+        const [get, state] = [answers[2 * index], answers[2 * index + 1]]
+        const key = get?.status === 'fulfilled' && 'key' in get.value ? get.value.key : undefined
+        if (!key) return undefined
+        const attributes =
+          state?.status === 'fulfilled' && 'attributes' in state.value ? state.value.attributes : []
+        if (attributeValue(attributes, 'State') === 'Active') return key
+        key.dispose()
+        return undefined
+      })
+    }
+    const { hedgeDelayMs } = this.#timing
+    try {
+      return await this.#replicas.first(ask, this.#begin(), { hedgeDelayMs, discard: disposeAll })
+    } catch (error) {
+      if (error instanceof NoAnswerError) return []
+      throw error
+    }
+  }
+
+  #begin(): Deadline {
+    if (this.#closed) throw new VmsealError('VMSEAL_INVALID_STATE', `key provider ${this.id} is closed`)
+    return Deadline.after(this.#timing.operationTimeoutMs)
+  }
+
+  async #create(deadline: Deadline): Promise<Creation> {
+    try {
+      return await this.#creations.create(deadline)
+    } catch (error) {
+      throw error instanceof NoAnswerError ? await this.#explainAll(error) : error
+    }
+  }
+
+  /** Not harmful to repeat: a key that became active by a lost request answers so. */
+  async #activate({ keyId, server }: Creation, deadline: Deadline): Promise<void> {
+    try {
+      await this.#replicas.first((client) => client.activate(keyId), deadline, { prefer: server })
+    } catch (error) {
+      if (!(error instanceof NoAnswerError)) throw error
+      if (!error.failures.some((failure) => failure.refused)) throw await this.#unreachable(error)
+      // Only with the state is it clear whether the refusal is of any weight.
+      const state = await this.#stateOf(keyId, deadline).catch((unknown: unknown) =>
+        unknown instanceof NoAnswerError ? this.#unreachable(unknown) : Promise.reject(unknown as Error),
+      )
+      if (state instanceof VmsealError) throw state
+      if (state !== 'Active') throw await this.#explainAll(error)
+    }
+  }
+
+  /** For people only: a KMS without custom attributes serves as well. */
+  async #describe({ keyId, server }: Creation, purpose: KeyPurpose, deadline: Deadline): Promise<void> {
+    const attributes = {
+      ...productAttributes,
+      'x-Name': purpose.name,
+      'x-Identifier': purpose.identifier,
+      ...purpose.attributes,
+    }
+    const list = Object.entries(attributes)
+      .filter(([, value]) => value !== '')
+      .map(([name, value]) => ({ name, value }))
+    try {
+      await this.#replicas.first((client) => client.tryAddAttributes(keyId, list), deadline, {
+        prefer: server,
+      })
+    } catch (error) {
+      if (!(error instanceof NoAnswerError)) throw error
+    }
+  }
+
+  async #stateOf(keyId: string, deadline: Deadline): Promise<unknown> {
+    const { hedgeDelayMs } = this.#timing
+    const attributes = await this.#replicas.first(
+      (client) => client.getAttributes(keyId, ['State']),
+      deadline,
+      { hedgeDelayMs },
+    )
+    return attributeValue(attributes, 'State')
+  }
+
+  /** Why no server gave the key: servers differ in the reason they give for one that is destroyed or not active. */
+  async #explain(keyId: string, none: NoAnswerError, deadline: Deadline): Promise<VmsealError> {
+    const inactive = none.failures.find(({ cause }) => cause.code === 'VMSEAL_KEY_NOT_ACTIVE')
+    if (inactive) return inactive.cause
+    const refusal = none.failures.find(
+      (failure) => failure.refused && failure.resultReason !== 'ItemNotFound',
+    )
+    if (refusal) {
+      const state = await this.#stateOf(keyId, deadline).catch(() => undefined)
+      if (state === 'Destroyed' || state === 'DestroyedCompromised') return this.#missing(keyId, refusal)
+      return state === undefined || state === 'Active' ? refusal.cause : this.#notActive(keyId, state)
+    }
+    // One that does not answer may have it.
+    const [first] = none.failures
+    return first && none.failures.every((failure) => failure.refused)
+      ? this.#missing(keyId, first)
+      : this.#unreachable(none)
+  }
+
+  /** The first refusal of a server that answers, else unreachable. */
+  async #explainAll(none: NoAnswerError): Promise<VmsealError> {
+    return none.failures.find((failure) => failure.refused)?.cause ?? (await this.#unreachable(none))
+  }
+
+  #missing(keyId: string, { cause }: ServerFailure): VmsealError {
+    const text = `key provider ${this.id} does not know key ${keyId}. Restore it at the KMS under this id`
+    return new VmsealError('VMSEAL_KEY_MISSING_IN_KMS', text, { cause, details: { subject: keyId } })
+  }
+
+  #notActive(keyId: string, state: unknown): VmsealError {
+    const text = `key ${keyId} of key provider ${this.id} is ${String(state)}, not Active`
+    return new VmsealError('VMSEAL_KEY_NOT_ACTIVE', text, { details: { subject: keyId } })
+  }
+
+  async #unreachable({ failures, message: reasons }: NoAnswerError): Promise<VmsealError> {
+    const message = `no server of key provider ${this.id} can be used. ${reasons}`
     await this.#onUnreachable(message)
-    return new VmsealError('VMSEAL_KEY_PROVIDER_UNREACHABLE', message, { cause, details: { subject: id } })
+    const lost = failures.find((failure) => !failure.refused)
+    return new VmsealError('VMSEAL_KEY_PROVIDER_UNREACHABLE', message, {
+      cause: lost?.cause,
+      details: { subject: this.id },
+    })
   }
 }
 
-const lostCodes = new Set<ErrorCode>(['VMSEAL_KMIP_CONNECTION', 'VMSEAL_KMIP_TIMEOUT', 'VMSEAL_KMIP_TLS'])
-
-function isLost(error: unknown): error is VmsealError {
-  return isVmsealError(error) && lostCodes.has(error.code)
+function disposeAll(keys: readonly (KeyHandle | undefined)[]): void {
+  for (const key of keys) key?.dispose()
 }

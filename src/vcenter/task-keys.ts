@@ -8,7 +8,7 @@ import { UnusedKeyError, type KeyPurpose } from './key-provider.js'
 import type { KeyProviders } from './key-providers.js'
 import type { TaskContext } from './task.js'
 
-/** An existing key: its id at the default provider, or at the named one. */
+/** An existing key: its id at the default provider of the cluster, or at the named one. */
 export type KeyName = string | CryptoKeyId
 
 export interface KeyChoice {
@@ -50,19 +50,22 @@ export class TaskKeys {
     this.#events = services.events
   }
 
-  /** Decides without talking to a KMS. VMSEAL_NO_DEFAULT_KEY_PROVIDER if a key would have to be made and cannot. */
-  async plan(parts: readonly string[], choice: KeyChoice): Promise<KeyPlan> {
+  /**
+   * Decides without talking to a KMS. New keys come from the default provider of the cluster. VMSEAL_NO_DEFAULT_KEY_PROVIDER
+   * if a key would have to be made and cannot.
+   */
+  async plan(parts: readonly string[], choice: KeyChoice, clusterId: string): Promise<KeyPlan> {
     const existing = new Map<string, CryptoKeyId>()
     for (const part of parts) {
       const name = choice.named?.get(part)
-      if (name !== undefined) existing.set(part, await this.#resolve(name))
+      if (name !== undefined) existing.set(part, await this.#resolve(name, clusterId))
     }
     const rest = parts.filter((part) => !existing.has(part))
     const fresh = rest.length === 0 ? [] : choice.perDiskKeys ? rest.map((part) => [part]) : [rest]
     return {
       existing,
       fresh,
-      providerId: fresh.length > 0 ? await this.#providers.requireDefault() : undefined,
+      providerId: fresh.length > 0 ? await this.#providers.requireDefault(clusterId) : undefined,
     }
   }
 
@@ -122,9 +125,9 @@ export class TaskKeys {
     }
   }
 
-  async #resolve(name: KeyName): Promise<CryptoKeyId> {
+  async #resolve(name: KeyName, clusterId: string): Promise<CryptoKeyId> {
     if (typeof name !== 'string') return { keyId: name.keyId, providerId: name.providerId }
-    return { keyId: name, providerId: await this.#providers.requireDefault() }
+    return { keyId: name, providerId: await this.#providers.requireDefault(clusterId) }
   }
 }
 

@@ -78,15 +78,18 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     this.#store = store
     this.#lock = lock
     this.events = events
-    this.keyProviders = new KeyProviders(
-      store.keyProviders,
-      path.join(directory, 'credentials'),
+    const connections = new HostConnections()
+    const inventory = new VmInventory(store, connections, events)
+    this.keyProviders = new KeyProviders({
+      store,
       events,
       clock,
-    )
+      connections,
+      inventory,
+      directory: path.join(directory, 'credentials'),
+    })
     this.storagePolicies = new StoragePolicies(store.storagePolicies)
     this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
-    const connections = new HostConnections()
     const services: Services = {
       store,
       clock,
@@ -96,7 +99,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       storagePolicies: this.storagePolicies,
       connections,
       distribution: new KeyDistribution(this.keyProviders, events, clock),
-      inventory: new VmInventory(store, connections, events),
+      inventory,
     }
     this.hosts = new Hosts(services)
     this.clusters = new Clusters(services, this.hosts)

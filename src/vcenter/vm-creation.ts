@@ -124,7 +124,7 @@ export class VmCreation {
     if (plan.homeKeyId !== undefined) named.set(homePart, plan.homeKeyId)
     for (const { diskId, spec } of encrypted) if (spec.keyId !== undefined) named.set(diskId, spec.keyId)
     const parts = [...(home.encryption ? [homePart] : []), ...encrypted.map(({ diskId }) => diskId)]
-    const keys = await this.#keys.plan(parts, { perDiskKeys: plan.perDiskKeys, named })
+    const keys = await this.#keys.plan(parts, { perDiskKeys: plan.perDiskKeys, named }, plan.clusterId)
     return { id, name, home, disks, host, keys }
   }
 

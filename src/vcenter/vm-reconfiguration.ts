@@ -68,7 +68,7 @@ export class VmReconfiguration {
       requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
 
     const parts = [...(plan.home === 'encrypt' ? [homePart] : []), ...disksThat('encrypt', plan)]
-    const keyPlan = await this.#keys.plan(parts, keyChoice(options, config))
+    const keyPlan = await this.#keys.plan(parts, keyChoice(options, config), record.clusterId)
     await this.#ensurePresentKeys(config, plan, host, context)
     refuseCancelled(context.signal)
     const keys = await this.#keys.provide(keyPlan, record, host, context)
@@ -90,7 +90,7 @@ export class VmReconfiguration {
     refuseMismatch({ home: config.homeKey !== undefined, disks: new Map([['to be added', encrypt]]) })
     await this.#services.inventory.requireNotRunning(record)
     const named = new Map(spec.keyId === undefined ? [] : [[diskId, spec.keyId]])
-    const keyPlan = await this.#keys.plan(encrypt ? [diskId] : [], { named })
+    const keyPlan = await this.#keys.plan(encrypt ? [diskId] : [], { named }, record.clusterId)
     await this.#ensurePresentKeys(config, { disks: new Map() }, host, context)
     refuseCancelled(context.signal)
     const keys = await this.#keys.provide(keyPlan, record, host, context)
