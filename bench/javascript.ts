@@ -1,0 +1,26 @@
+/** The JavaScript part in a process of its own, once for each Node: `node javascript.ts REQUEST`, a JSON text. */
+import { writeFileSync } from 'node:fs'
+import { measureEventLoop } from './event-loop.bench.js'
+import { measureKeyWrap } from './key-wrap.bench.js'
+import type { JavaScriptResults, Part } from './report.js'
+import { measureXts } from './xts.bench.js'
+
+export interface JavaScriptRequest {
+  readonly output: string
+  readonly quick: boolean
+  readonly only: readonly Part[]
+}
+
+const { output, quick, only } = JSON.parse(process.argv[2] ?? '') as JavaScriptRequest
+const pace = quick ? { rounds: 2, seconds: 0.04 } : { rounds: 7, seconds: 0.2 }
+const nothing: ReturnType<typeof measureXts> = { results: [], kernel: 'not measured' }
+const { results, kernel } = only.includes('xts') ? measureXts(pace) : nothing
+const found: JavaScriptResults = {
+  node: process.versions.node,
+  openssl: process.versions.openssl,
+  kernel,
+  xts: results,
+  keyWrap: only.includes('key-wrap') ? measureKeyWrap(pace) : [],
+  eventLoop: only.includes('event-loop') ? await measureEventLoop(quick ? 2 ** 28 : 2 ** 30, 10) : null,
+}
+writeFileSync(output, JSON.stringify(found))

@@ -1,0 +1,12 @@
+/** A KMS in a process of its own, for `kms.bench.ts`: says where it serves, and its memory when it is asked. */
+import { Kms } from '../src/kms/kms.js'
+
+const [directory] = process.argv.slice(2)
+if (directory === undefined || process.send === undefined)
+  throw new Error('usage: fork kms-serve.ts DIRECTORY')
+const kms = await Kms.start({ directory })
+process.send({ endpoint: kms.endpoint, credentials: await kms.enrol('vcenter') })
+process.on('message', () => {
+  globalThis.gc?.()
+  process.send?.(process.memoryUsage().rss)
+})

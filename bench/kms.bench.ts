@@ -1,0 +1,170 @@
+/**
+ * The embedded KMS under load, its process beside the one that asks: durable Create and audited Get over kept
+ * connections, memory over many requests, and PyKMIP's Get beside it where that is installed.
+ *
+ *   node --import=tsx bench/kms.bench.ts [--quick]
+ */
+import { fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { loadavg, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { startPyKmip } from '../__test__/kmip/pykmip.js'
+import { runs } from '../__test__/peers.js'
+import { KmipClient } from '../src/kmip/client.js'
+import type { KmipClientOptions } from '../src/kmip/client.js'
+import { Kms } from '../src/kms/kms.js'
+
+export interface KmsRate {
+  readonly server: 'vmseal' | 'PyKMIP'
+  readonly operation: 'Create' | 'Get'
+  readonly connections: number
+  readonly perSecond: number
+  /** Milliseconds. */
+  readonly p50: number
+  readonly p99: number
+}
+
+export interface KmsResult {
+  readonly rates: readonly KmsRate[]
+  /** Resident bytes of the server after the warm-up and after `requests` more. */
+  readonly memory: { readonly requests: number; readonly before: number; readonly after: number }
+  readonly audit: { readonly records: number; readonly ok: boolean }
+  /** Load averages of one minute. */
+  readonly load: { readonly before: number; readonly after: number }
+}
+
+export async function measureKms(quick: boolean): Promise<KmsResult> {
+  const load = { before: loadavg()[0] ?? 0, after: 0 }
+  const directory = mkdtempSync(join(tmpdir(), 'vmseal-bench-kms-'))
+  const seconds = quick ? 2 : 6
+  try {
+    const served = await serve(join(directory, 'kms'))
+    const rates: KmsRate[] = []
+    const ids = await fill(served.options, 1000)
+    const measure = async (operation: KmsRate['operation'], connections: number) =>
+      rates.push({
+        server: 'vmseal',
+        ...(await measureRate(served.options, operation, connections, ids, seconds)),
+      })
+    for (const connections of [1, 4, 16, 64]) await measure('Create', connections)
+    for (const connections of [1, 4, 16, 64]) await measure('Get', connections)
+    const before = await memory(served.child)
+    const requests = quick ? 20_000 : 200_000
+    await repeat(served.options, 'Get', 16, ids, (done) => done < requests)
+    const after = await memory(served.child)
+    served.child.kill('SIGKILL')
+    await once(served.child, 'exit')
+    const { records, ok } = await Kms.verifyAudit(join(directory, 'kms'))
+    const peer = await measurePyKmip(seconds)
+    load.after = loadavg()[0] ?? 0
+    return { rates: [...rates, ...peer], memory: { requests, before, after }, audit: { records, ok }, load }
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
+
+async function serve(directory: string): Promise<{ child: ChildProcess; options: KmipClientOptions }> {
+  const script = fileURLToPath(new URL('kms-serve.ts', import.meta.url))
+  const child = fork(script, [directory], { execArgv: ['--import=tsx', '--expose-gc'] })
+  const [{ endpoint, credentials }] = (await once(child, 'message')) as [
+    Pick<Served, 'endpoint' | 'credentials'>,
+  ]
+  return { child, options: { ...endpoint, ...credentials } }
+}
+
+interface Served {
+  readonly endpoint: Pick<KmipClientOptions, 'host' | 'port'>
+  readonly credentials: Omit<KmipClientOptions, 'host' | 'port'>
+}
+
+async function memory(child: ChildProcess): Promise<number> {
+  child.send('memory')
+  const [bytes] = (await once(child, 'message')) as [number]
+  return bytes
+}
+
+async function fill(options: KmipClientOptions, count: number): Promise<string[]> {
+  const client = await KmipClient.connect(options)
+  try {
+    return await Promise.all(Array.from({ length: count }, async () => (await client.create()).id))
+  } finally {
+    client.close()
+  }
+}
+
+async function measurePyKmip(seconds: number): Promise<KmsRate[]> {
+  if (!runs('/usr/bin/python3', '-c', 'import kmip')) return []
+  const endings: (() => unknown)[] = []
+  try {
+    const options = await startPyKmip({ teardown: (end) => void endings.push(end) })
+    const ids = await fill(options, 50)
+    const rates: KmsRate[] = []
+    for (const connections of [1, 16])
+      rates.push({ server: 'PyKMIP', ...(await measureRate(options, 'Get', connections, ids, seconds)) })
+    return rates
+  } finally {
+    for (const end of endings.toReversed()) await end()
+  }
+}
+
+async function measureRate(
+  options: KmipClientOptions,
+  operation: KmsRate['operation'],
+  connections: number,
+  ids: readonly string[],
+  seconds: number,
+): Promise<Omit<KmsRate, 'server'>> {
+  await repeat(options, operation, connections, ids, (done, elapsed) => elapsed < 500 && done < 2000)
+  const { times, elapsed } = await repeat(
+    options,
+    operation,
+    connections,
+    ids,
+    (_, ms) => ms < seconds * 1000,
+  )
+  const sorted = times.toSorted((a, b) => a - b)
+  const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
+  return { operation, connections, perSecond: (times.length / elapsed) * 1000, p50: at(0.5), p99: at(0.99) }
+}
+
+async function repeat(
+  options: KmipClientOptions,
+  operation: KmsRate['operation'],
+  connections: number,
+  ids: readonly string[],
+  goesOn: (done: number, elapsedMs: number) => boolean,
+): Promise<{ times: number[]; elapsed: number }> {
+  const clients = await Promise.all(Array.from({ length: connections }, () => KmipClient.connect(options)))
+  const times: number[] = []
+  const begin = performance.now()
+  let next = 0
+  await Promise.all(
+    clients.map(async (client) => {
+      while (goesOn(next, performance.now() - begin)) {
+        const id = ids[next++ % ids.length] as string
+        const start = performance.now()
+        if (operation === 'Create') await client.create()
+        else (await client.get(id)).key.dispose()
+        times.push(performance.now() - start)
+      }
+    }),
+  )
+  const elapsed = performance.now() - begin
+  for (const client of clients) client.close()
+  return { times, elapsed }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const { rates, memory: used, audit, load } = await measureKms(process.argv.includes('--quick'))
+  for (const { server, operation, connections, perSecond, p50, p99 } of rates)
+    process.stdout.write(
+      `${server} ${operation} x${connections}: ${Math.round(perSecond)}/s, p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms\n`,
+    )
+  const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1)
+  process.stdout.write(`memory over ${used.requests} Gets: ${mib(used.before)} -> ${mib(used.after)} MiB\n`)
+  process.stdout.write(`audit: ${audit.records} records, ${audit.ok ? 'whole' : 'BROKEN'}\n`)
+  process.stdout.write(`load: ${load.before.toFixed(1)} -> ${load.after.toFixed(1)}\n`)
+}

@@ -1,0 +1,89 @@
+/** AES-256-XTS from JavaScript: `XtsCipher` in place beside Node's crypto, by sector size and call size. */
+import { createCipheriv, createDecipheriv, createSecretKey, randomBytes } from 'node:crypto'
+import type { CipherKey } from 'node:crypto'
+import { SecretKey, XtsCipher } from '../src/crypto.js'
+import { spreadOf, type JavaScriptResults } from './report.js'
+import { interleave, type Case, type Pace } from './rounds.js'
+
+type XtsResult = JavaScriptResults['xts'][number]
+
+const firstSector = 2 ** 33
+
+export function measureXts(pace: Pace): { results: XtsResult[]; kernel: string } {
+  const bytes = randomBytes(64)
+  const node = [
+    { name: 'node:crypto, KeyObject', key: createSecretKey(bytes) },
+    { name: 'node:crypto, Buffer as key', key: Buffer.from(bytes) },
+  ]
+  const key = SecretKey.importUnsafe(Buffer.from(bytes))
+  const results: XtsResult[] = []
+  let kernel = ''
+  for (const sectorSize of [512, 4096] as const) {
+    const cipher = new XtsCipher(key, { sectorSize })
+    kernel = cipher.kernel
+    for (const callBytes of [sectorSize, 64 * 1024, 1024 * 1024]) {
+      const data = randomBytes(callBytes)
+      for (const operation of ['encrypt', 'decrypt'] as const) {
+        const peers = node.map(({ name, key: peerKey }) => ({
+          name,
+          run: () => sectorBySector(operation, peerKey, data, sectorSize),
+        }))
+        const ours: Case = { name: 'vmseal', run: () => cipher[operation](data, firstSector) }
+        agree(cipher, operation, data, node[0]!.key, sectorSize)
+        const samples = interleave([ours, ...peers], pace)
+        agree(cipher, operation, data, node[0]!.key, sectorSize)
+        results.push({ sectorSize, callBytes, operation, ...figures(samples, callBytes, peers) })
+      }
+    }
+    cipher.dispose()
+  }
+  key.dispose()
+  return { results, kernel }
+}
+
+/** As anyone would write it: one cipher object for each sector. What it makes is not even copied back. */
+function sectorBySector(
+  operation: 'encrypt' | 'decrypt',
+  key: CipherKey,
+  data: Buffer,
+  sectorSize: number,
+): Buffer[] {
+  const create = operation === 'encrypt' ? createCipheriv : createDecipheriv
+  const tweak = Buffer.alloc(16)
+  const sectors: Buffer[] = []
+  for (let offset = 0, sector = firstSector; offset < data.length; offset += sectorSize, sector++) {
+    tweak.writeBigUInt64LE(BigInt(sector))
+    const cipher = create('aes-256-xts', key, tweak)
+    sectors.push(cipher.update(data.subarray(offset, offset + sectorSize)))
+    cipher.final()
+  }
+  return sectors
+}
+
+/** What is measured also works: both make the same bytes, and the data is as before. */
+function agree(
+  cipher: XtsCipher,
+  operation: 'encrypt' | 'decrypt',
+  data: Buffer,
+  key: CipherKey,
+  sectorSize: number,
+): void {
+  const theirs = Buffer.concat(sectorBySector(operation, key, data, sectorSize))
+  const ours = Buffer.from(data)
+  cipher[operation](ours, firstSector)
+  if (!ours.equals(theirs)) throw new Error(`vmseal and node:crypto ${operation} differently`)
+}
+
+function figures(samples: number[][], bytes: number, peers: readonly Case[]) {
+  const ours = samples[0] ?? []
+  const rates = (seconds: readonly number[]) => spreadOf(seconds.map((one) => bytes / one / 1e9))
+  return {
+    gbps: rates(ours),
+    nsPerCall: spreadOf(ours.map((one) => one * 1e9)),
+    peers: peers.map(({ name }, index) => {
+      const theirs = samples[index + 1] ?? []
+      const ratios = theirs.map((one, round) => one / (ours[round] ?? Number.NaN))
+      return { name, figure: rates(theirs), ours: spreadOf(ratios) }
+    }),
+  }
+}
