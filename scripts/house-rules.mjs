@@ -18,7 +18,7 @@ const arrows = {
   errors: [],
 }
 const nameless = /(^|\/)(utils?|helpers?|common|misc)(\.(ts|rs|mjs)|\/)/
-const unsafeCrates = /^crates\/(secret|xts)\//
+const unsafePlaces = /^crates\/(secret|xts)\/|^crates\/wrap\/src\/key_wrap\/x86\//
 
 const problems = []
 for (const file of listFiles()) {
@@ -28,8 +28,8 @@ for (const file of listFiles()) {
   if (/^crates\/.*\/src\/.*\.rs$/.test(file)) {
     if (/\bnapi\b/.test(text.replace(/\/\/.*$/gm, '')))
       problems.push(`${file}: crates have never heard of Node`)
-    if (/\bunsafe\s*(\{|fn|impl)/.test(text.replace(/\/\/.*$/gm, '')) && !unsafeCrates.test(file))
-      problems.push(`${file}: unsafe outside the crates that say so`)
+    if (/\bunsafe\s*(\{|fn|impl)/.test(text.replace(/\/\/.*$/gm, '')) && !unsafePlaces.test(file))
+      problems.push(`${file}: unsafe outside the places that say so`)
   }
 }
 if (problems.length > 0) fail(problems.join('\n'))

@@ -32,6 +32,19 @@ export type {
   KeyProviderSpec,
   KeyProviders,
 } from './vcenter/key-providers.js'
+export type { CertificateInfo } from './vcenter/key-provider/certificate-info.js'
+export type { ClientCertificates } from './vcenter/key-provider/client-certificates.js'
+export type { DoctorHop, HopReport, ServerDiagnosis } from './vcenter/key-provider/doctor.js'
+export type {
+  KeyStateReason,
+  KeyStatus,
+  KeyUse,
+  ProviderKeys,
+  RemovedKey,
+  UnusedKey,
+} from './vcenter/key-provider/provider-keys.js'
+export type { FetchedCertificate, ServerTrust } from './vcenter/key-provider/server-trust.js'
+export type { KeyProviderStatus, KmsServerStatus, StatusColour } from './vcenter/key-provider/status.js'
 export type { StoragePolicies, StoragePolicy } from './vcenter/storage-policies.js'
 export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js'
 export type { Tasks } from './vcenter/tasks.js'
