@@ -15,7 +15,15 @@ import { startPyKmip } from '../__test__/kmip/pykmip.js'
 import { runs } from '../__test__/peers.js'
 import { KmipClient } from '../src/kmip/client.js'
 import type { KmipClientOptions } from '../src/kmip/client.js'
+import { encodeRequest } from '../src/kmip/messages.js'
+import { operationTable } from '../src/kmip/operations/table.js'
+import { encodeTtlv } from '../src/kmip/ttlv/codec.js'
+import { enumerations } from '../src/kmip/ttlv/enumerations.js'
+import { structure } from '../src/kmip/ttlv/node.js'
+import type { TtlvNode } from '../src/kmip/ttlv/node.js'
+import { tags } from '../src/kmip/ttlv/tags.js'
 import { Kms } from '../src/kms/kms.js'
+import { native } from '../src/native/load.js'
 
 export interface KmsRate {
   readonly server: 'vmseal' | 'PyKMIP'
@@ -29,6 +37,8 @@ export interface KmsRate {
 
 export interface KmsResult {
   readonly rates: readonly KmsRate[]
+  /** Keys fetched in batches of 100 over four connections by our client. */
+  readonly batched: { readonly keys: number; readonly perSecond: number }
   /** Resident bytes of the server after the warm-up and after `requests` more. */
   readonly memory: { readonly requests: number; readonly before: number; readonly after: number }
   readonly audit: { readonly records: number; readonly ok: boolean }
@@ -51,6 +61,7 @@ export async function measureKms(quick: boolean): Promise<KmsResult> {
       })
     for (const connections of [1, 4, 16, 64]) await measure('Create', connections)
     for (const connections of [1, 4, 16, 64]) await measure('Get', connections)
+    const batched = await fetchBatched(served.options, ids, quick ? 10_000 : 40_000)
     const before = await memory(served.child)
     const requests = quick ? 20_000 : 200_000
     await repeat(served.options, 'Get', 16, ids, (done) => done < requests)
@@ -60,7 +71,13 @@ export async function measureKms(quick: boolean): Promise<KmsResult> {
     const { records, ok } = await Kms.verifyAudit(join(directory, 'kms'))
     const peer = await measurePyKmip(seconds)
     load.after = loadavg()[0] ?? 0
-    return { rates: [...rates, ...peer], memory: { requests, before, after }, audit: { records, ok }, load }
+    return {
+      rates: [...rates, ...peer],
+      batched,
+      memory: { requests, before, after },
+      audit: { records, ok },
+      load,
+    }
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
@@ -93,6 +110,36 @@ async function fill(options: KmipClientOptions, count: number): Promise<string[]
   } finally {
     client.close()
   }
+}
+
+async function fetchBatched(
+  options: KmipClientOptions,
+  ids: readonly string[],
+  count: number,
+): Promise<KmsResult['batched']> {
+  const clients = await Promise.all(Array.from({ length: 4 }, () => KmipClient.connect(options)))
+  let [next, keys] = [0, 0]
+  const begin = performance.now()
+  await Promise.all(
+    clients.map(async (client) => {
+      while (next < count) {
+        const from = next
+        next += 100
+        const batch = Array.from({ length: 100 }, (_, index) => ids[(from + index) % ids.length] as string)
+        const results = await client.batch(
+          batch.map((id) => ({ operation: 'Get', request: { id } }) as const),
+        )
+        for (const result of results) {
+          if (result.status === 'rejected') throw result.reason
+          result.value.key?.dispose()
+          keys++
+        }
+      }
+    }),
+  )
+  const elapsed = performance.now() - begin
+  for (const client of clients) client.close()
+  return { keys, perSecond: (keys / elapsed) * 1000 }
 }
 
 async function measurePyKmip(seconds: number): Promise<KmsRate[]> {
@@ -130,6 +177,55 @@ async function measureRate(
   return { operation, connections, perSecond: (times.length / elapsed) * 1000, p50: at(0.5), p99: at(0.99) }
 }
 
+type Ask = (id: string) => Promise<void>
+
+/** Asks over a connection of its own, with messages that are made beforehand: the server is measured, not our client. */
+async function open(
+  options: KmipClientOptions,
+  operation: KmsRate['operation'],
+  messages: ReadonlyMap<string, Buffer>,
+): Promise<{ ask: Ask; close: () => void }> {
+  const { caCertificate, ...rest } = options
+  const connection = await native.KmipConnection.open({ ...rest, caCertificates: caCertificate })
+  const ask = async (id: string) => {
+    const { message, keys } = await connection.request(messages.get(id) as Buffer, [])
+    for (const key of keys) key.dispose()
+    const isDone = operation === 'Get' ? keys.length === 1 : message.includes(isSuccess)
+    if (!isDone) throw new Error(`${operation} failed`)
+  }
+  return { ask, close: () => connection.close() }
+}
+
+/** Result Status Success as an item. */
+const isSuccess = Buffer.from('42007f050000000400000000', 'hex')
+
+function prepare(operation: KmsRate['operation'], ids: readonly string[]): Map<string, Buffer> {
+  const attributes = [
+    { name: 'Cryptographic Algorithm', value: 'AES' },
+    { name: 'Cryptographic Usage Mask', value: 12 },
+    { name: 'Cryptographic Length', value: 256 },
+  ]
+  const message = (payload: TtlvNode[]) =>
+    encodeTtlv(
+      encodeRequest({
+        header: { version: '1.1' },
+        items: [
+          { operation: enumerations.Operation[operation], payload: structure(tags.RequestPayload, payload) },
+        ],
+      }),
+    )
+  return new Map(
+    ids.map((id) => [
+      id,
+      message(
+        operation === 'Get'
+          ? operationTable.Get.encodeRequest({ id }, '1.1')
+          : operationTable.Create.encodeRequest({ objectType: 'SymmetricKey', attributes }, '1.1'),
+      ),
+    ]),
+  )
+}
+
 async function repeat(
   options: KmipClientOptions,
   operation: KmsRate['operation'],
@@ -137,7 +233,10 @@ async function repeat(
   ids: readonly string[],
   goesOn: (done: number, elapsedMs: number) => boolean,
 ): Promise<{ times: number[]; elapsed: number }> {
-  const clients = await Promise.all(Array.from({ length: connections }, () => KmipClient.connect(options)))
+  const messages = prepare(operation, ids)
+  const clients = await Promise.all(
+    Array.from({ length: connections }, () => open(options, operation, messages)),
+  )
   const times: number[] = []
   const begin = performance.now()
   let next = 0
@@ -146,8 +245,7 @@ async function repeat(
       while (goesOn(next, performance.now() - begin)) {
         const id = ids[next++ % ids.length] as string
         const start = performance.now()
-        if (operation === 'Create') await client.create()
-        else (await client.get(id)).key.dispose()
+        await client.ask(id)
         times.push(performance.now() - start)
       }
     }),
@@ -158,11 +256,12 @@ async function repeat(
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { rates, memory: used, audit, load } = await measureKms(process.argv.includes('--quick'))
+  const { rates, batched, memory: used, audit, load } = await measureKms(process.argv.includes('--quick'))
   for (const { server, operation, connections, perSecond, p50, p99 } of rates)
     process.stdout.write(
       `${server} ${operation} x${connections}: ${Math.round(perSecond)}/s, p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms\n`,
     )
+  process.stdout.write(`${batched.keys} keys in batches of 100: ${Math.round(batched.perSecond)}/s\n`)
   const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1)
   process.stdout.write(`memory over ${used.requests} Gets: ${mib(used.before)} -> ${mib(used.after)} MiB\n`)
   process.stdout.write(`audit: ${audit.records} records, ${audit.ok ? 'whole' : 'BROKEN'}\n`)

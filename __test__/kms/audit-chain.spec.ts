@@ -167,6 +167,11 @@ test('while a KMS serves, the chain alone is checked', async (t) => {
   const kms = await startKms(t, directory)
   await connect(t, kms, await kms.enrol('vcenter'))
   t.deepEqual(await Kms.verifyAudit(directory), { records: 2, ok: true, headChecked: false })
+  const file = join(directory, 'audit.log')
+  t.deepEqual(await kms.verifyAudit(), { records: 2, ok: true, headChecked: true })
+  truncateSync(file, readFileSync(file).indexOf(10) + 1)
+  t.like(await Kms.verifyAudit(directory), { ok: true, records: 1 })
+  t.like(await kms.verifyAudit(), { ok: false, firstBreak: { line: 2, reason: 'cut' } })
   await t.throwsAsync(Kms.verifyAudit(temporaryDirectory(t)), { code: 'VMSEAL_NOT_FOUND' })
 })
 

@@ -1,5 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
@@ -65,6 +67,15 @@ test('what was answered survives kill -9 in the middle of work', async (t) => {
   }
 
   const kms = await startKms(t, directory)
+  t.like(await kms.verifyAudit(), { ok: true, headChecked: true })
+  const log = readFileSync(join(directory, 'audit.log'), 'utf8')
+  for (const [operation, ids] of [
+    ['Create', acknowledged],
+    ['Activate', activated],
+    ['Destroy', destroyed],
+  ] as const)
+    for (const id of ids) t.regex(log, new RegExp(`"operation":"${operation}"[^\\n]*"keyId":"${id}"`))
+  t.true((await kms.verify()).ok)
   const client = await connect(t, kms, await kms.enrol('vcenter'))
   const living = new Set(await client.locate())
   for (const id of acknowledged) if (!doomed.includes(id)) t.true(living.has(id), id)

@@ -138,6 +138,35 @@ test('a name that is modified stays unique', async (t) => {
   t.deepEqual(await client.locate({ name: 'c' }), [id])
 })
 
+test('2.1: an attribute is set and adjusted', async (t) => {
+  const { client } = await startWithClient(t, { protocolVersions: ['2.1'] })
+  const { id } = await client.create()
+  const set = (name: string, value: string | number | boolean) =>
+    ask(client, { operation: 'SetAttribute', request: { id, attribute: { name, value } } })
+  const adjust = (name: string, type: 'Increment' | 'Decrement' | 'Negate', value?: number) =>
+    ask(client, {
+      operation: 'AdjustAttribute',
+      request: { id, name, type, ...(value === undefined ? {} : { value }) },
+    })
+  const value = async (name: string) => attributeValue(await client.getAttributes(id, [name]), name)
+  await set('Description', 'one')
+  await set('Description', 'two')
+  t.is((await value('Description')) as string, 'two')
+  await set('x-Count', 5)
+  await adjust('x-Count', 'Increment', 3)
+  await adjust('x-Count', 'Decrement')
+  t.is((await value('x-Count')) as number, 7)
+  await set('x-Flag', true)
+  await adjust('x-Flag', 'Negate')
+  t.is((await value('x-Flag')) as boolean, false)
+  t.is(await refusal(t, set('State', 'Active')), 'PermissionDenied')
+  t.is(await refusal(t, adjust('x-Flag', 'Increment')), 'InvalidField')
+  t.is(await refusal(t, adjust('x-None', 'Increment')), 'ItemNotFound')
+  await set('x-Count', 2_147_483_647)
+  t.is(await refusal(t, adjust('x-Count', 'Increment')), 'InvalidField')
+  t.is((await value('x-Count')) as number, 2_147_483_647)
+})
+
 test('Check names what the key is not for', async (t) => {
   const { client } = await startWithClient(t)
   const { id } = await client.create({ usageMask: 12 })

@@ -23,15 +23,15 @@ export interface AuditRecord {
   /** The KMIP operation, or what was done at the KMS itself, for instance `Enrol`. */
   readonly operation: string
   /** Absent for a certificate that is not enrolled. */
-  readonly client?: string
-  readonly clientKeyHash?: string
+  readonly client?: string | undefined
+  readonly clientKeyHash?: string | undefined
   /** IP address and port of the client. */
-  readonly address?: string
-  readonly keyId?: string
-  readonly protocolVersion?: string
+  readonly address?: string | undefined
+  readonly keyId?: string | undefined
+  readonly protocolVersion?: string | undefined
   /** `Success` or the KMIP result reason. */
   readonly result: string
-  readonly message?: string
+  readonly message?: string | undefined
 }
 
 /** The last record, as the store remembers it. */

@@ -39,9 +39,16 @@ export async function verifyAudit(directory: string): Promise<AuditVerification>
     throw new VmsealError('VMSEAL_NOT_FOUND', `${directory} is not the directory of a KMS`, {
       details: { subject: directory },
     })
-  const known = readHead(store)
+  return checkLog(join(directory, auditFile), readHead(store))
+}
+
+/** The same while a KMS serves the directory, by the head that it knows. */
+export async function verifyServedAudit(directory: string, facts: Facts): Promise<AuditVerification> {
+  return checkLog(join(directory, auditFile), knownOf(facts))
+}
+
+async function checkLog(file: string, known: Known): Promise<AuditVerification> {
   const chain = new ChainCheck(known)
-  const file = join(directory, auditFile)
   if (existsSync(file)) for await (const line of linesOf(file)) if (!chain.read(line)) break
   return chain.result()
 }
@@ -56,13 +63,7 @@ function readHead(store: string): Known {
   try {
     const database = openDatabase(store)
     try {
-      const facts = new Facts(database)
-      const head = facts.getJson<AuditHead>('audit-head')
-      return {
-        ...(head ? { head } : {}),
-        origin: facts.getJson<AuditLink>('audit-origin') ?? genesis,
-        checked: true,
-      }
+      return knownOf(new Facts(database))
     } finally {
       closeDatabase(database)
     }
@@ -70,6 +71,12 @@ function readHead(store: string): Known {
     if (isVmsealError(error, 'VMSEAL_FILE_LOCKED')) return { origin: genesis, checked: false }
     throw error
   }
+}
+
+function knownOf(facts: Facts): Known {
+  const head = facts.getJson<AuditHead>('audit-head')
+  const origin = facts.getJson<AuditLink>('audit-origin') ?? genesis
+  return { ...(head ? { head } : {}), origin, checked: true }
 }
 
 class ChainCheck {

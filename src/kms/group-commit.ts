@@ -8,6 +8,9 @@ import { purgeLog } from './database.js'
 import type { KmsDatabase } from './database.js'
 import { Facts } from './facts.js'
 
+/** What of the log a crash may leave without a head in the store that would show its loss. */
+const headDelayMs = 10
+
 export class GroupCommit {
   readonly #database: KmsDatabase
   readonly #audit: AuditLog
@@ -19,6 +22,9 @@ export class GroupCommit {
   #group: Group | undefined
   /** The group that is being made durable off the event loop. */
   #syncing: Group | undefined
+  /** The head that is to be stored a moment later. */
+  #head: AuditHead | undefined
+  #timer: NodeJS.Timeout | undefined
   /** Sequence of the head that the store has. */
   #stored = 0
 
@@ -70,6 +76,13 @@ export class GroupCommit {
   /** Resolves once everything up to now is durable; rejects if it was undone. */
   settled(): Promise<void> {
     return (this.#group ?? this.#syncing)?.settled ?? Promise.resolve()
+  }
+
+  /** Makes everything durable and stores the last head. */
+  async drain(): Promise<void> {
+    this.flush()
+    await this.settled()
+    this.#storeHead()
   }
 
   /** Commits now. Throws if the group was undone. */
@@ -125,8 +138,7 @@ export class GroupCommit {
     this.#syncing = group
     try {
       await this.#audit.syncLater()
-      // A transaction that was begun meanwhile takes a later head along.
-      if (!this.#isOpen && head.sequence > this.#stored) this.#storeHead(head)
+      this.#storeSoon(head)
       group.resolve()
     } catch (error) {
       // Nothing was changed, and what waits in the log belongs to the next group: it stays.
@@ -149,14 +161,27 @@ export class GroupCommit {
     this.#commitHead(head)
   }
 
-  /** The head alone: after a power cut an older one is no fault, for the log is ahead of it then. */
-  #storeHead(head: AuditHead): void {
-    this.#open('NORMAL')
+  /**
+   * The head alone, a moment later and once for many groups. After a crash an older head is no fault, for the log is
+   * ahead of it then.
+   */
+  #storeSoon(head: AuditHead): void {
+    this.#head = head
+    this.#timer ??= setTimeout(() => this.#storeHead(), headDelayMs)
+  }
+
+  #storeHead(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    const head = this.#head
+    // A transaction that is open takes a later head along.
+    if (!head || this.#isOpen || head.sequence <= this.#stored) return
     try {
+      this.#open('NORMAL')
       this.#commitHead(head)
-    } catch (error) {
+    } catch {
+      // The next group tries again.
       this.#rollback()
-      throw error
     }
   }
 

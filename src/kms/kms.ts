@@ -7,7 +7,7 @@ import type { RejectedConnection } from '../kmip/listener.js'
 import type { OperationRecord } from '../kmip/server.js'
 import { AuditLog } from './audit-log.js'
 import type { AuditHead, AuditRecord } from './audit-log.js'
-import { verifyAudit } from './audit-verification.js'
+import { verifyAudit, verifyServedAudit } from './audit-verification.js'
 import type { AuditVerification } from './audit-verification.js'
 import { restoreBackup, writeBackup } from './backup.js'
 import type { RestoreOptions } from './backup.js'
@@ -114,7 +114,10 @@ export class Kms extends EventEmitter<{ operation: [KmsOperation]; rejected: [Re
     }
   }
 
-  /** Looks for any change, removal, insertion, reordering or truncation of the audit log. */
+  /**
+   * Looks for any change, removal, insertion, reordering or truncation of the audit log. While a KMS serves the
+   * directory a missing end is not found: ask the method of that KMS.
+   */
   static verifyAudit(directory: string): Promise<AuditVerification> {
     return verifyAudit(resolve(directory))
   }
@@ -274,6 +277,12 @@ export class Kms extends EventEmitter<{ operation: [KmsOperation]; rejected: [Re
     await this.#move()
   }
 
+  /** What the static method finds, while this KMS serves: up to the last record of now. */
+  async verifyAudit(): Promise<AuditVerification> {
+    await this.#commit.drain()
+    return verifyServedAudit(this.#directory, this.#facts)
+  }
+
   /** Opens every record of the store and names those that do not open. */
   verify(): Promise<StoreVerification> {
     return verifyStore(this.#keys, this.#roots.records)
@@ -336,8 +345,7 @@ export class Kms extends EventEmitter<{ operation: [KmsOperation]; rejected: [Re
     await this.#serving.stop()
     await this.#moving.catch(() => {})
     try {
-      this.#commit.flush()
-      await this.#commit.settled()
+      await this.#commit.drain()
     } finally {
       this.#facts.putJson('audit-head', this.#audit.close())
       this.#roots.dispose()
@@ -351,14 +359,15 @@ export class Kms extends EventEmitter<{ operation: [KmsOperation]; rejected: [Re
     this.#commit.record({
       time: time.toISOString(),
       operation,
-      ...(clientName === undefined ? {} : { client: clientName }),
+      client: clientName,
       clientKeyHash: caller.clientKeyHash,
-      ...(caller.remoteAddress === undefined ? {} : { address: caller.remoteAddress }),
-      ...(id === undefined ? {} : { keyId: id.slice(0, longestId) }),
+      address: caller.remoteAddress,
+      keyId: id?.slice(0, longestId),
       protocolVersion: version,
       result,
-      ...(message === undefined ? {} : { message }),
+      message,
     })
+    if (this.listenerCount('operation') === 0) return
     this.#emit(() =>
       this.emit('operation', {
         time,

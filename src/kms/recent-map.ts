@@ -9,7 +9,8 @@ export class RecentMap<K, V> {
 
   get(key: K): V | undefined {
     const value = this.#entries.get(key)
-    if (value === undefined) return undefined
+    // The order matters only when something is about to go.
+    if (value === undefined || this.#entries.size * 2 < this.#limit) return value
     this.#entries.delete(key)
     this.#entries.set(key, value)
     return value

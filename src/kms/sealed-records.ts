@@ -69,8 +69,23 @@ export class SealedRecords {
   }
 }
 
-function binding({ id, owner, algorithm, length, usageMask }: KeyIdentity): Buffer {
-  return Buffer.from(
-    JSON.stringify(['vmseal kms record 1', id, owner, 'SymmetricKey', algorithm, length, usageMask]),
-  )
+/** Of rows that are remembered: they do not change. */
+const bindings = new WeakMap<KeyIdentity, Buffer>()
+
+function binding(identity: KeyIdentity): Buffer {
+  const known = bindings.get(identity)
+  if (known) return known
+  const { id, owner, algorithm, length, usageMask } = identity
+  const text = JSON.stringify([
+    'vmseal kms record 1',
+    id,
+    owner,
+    'SymmetricKey',
+    algorithm,
+    length,
+    usageMask,
+  ])
+  const bytes = Buffer.from(text)
+  bindings.set(identity, bytes)
+  return bytes
 }
