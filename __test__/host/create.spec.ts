@@ -63,7 +63,7 @@ test('a plain VM: readable files, disks equal to their images, erased flash', as
     t.is((await stat(join(lab.datastore, 'db01', name))).mode & 0o077, 0, name)
 })
 
-test('a VM encrypted from the first byte shows its keys and none of its contents', async (t) => {
+test('B7: a VM encrypted from the first byte shows its keys and none of its contents', async (t) => {
   const lab = await makeLab(t)
   const [homeKey, diskKey] = [makeKek('home-key'), makeKek('disk-key', 'kms-2')]
   await install(lab.host, homeKey, diskKey)

@@ -34,7 +34,7 @@ test('a VM that is on keeps its disks open, also when its keys leave the host', 
   await t.throwsAsync(lab.host.powerOn(vm.reference), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
 })
 
-test('a host without a disk’s key says which disk; home’s key comes first', async (t) => {
+test('A7: a host without a disk’s key says which disk; home’s key comes first', async (t) => {
   const lab = await makeLab(t)
   const [home, disk] = [makeKek('home'), makeKek('disk')]
   await install(lab.host, home, disk)

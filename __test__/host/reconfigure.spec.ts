@@ -36,7 +36,7 @@ async function leftovers(lab: Lab) {
   return names.filter((name) => name.startsWith('.') || name.endsWith('.lck') || name.endsWith('-task'))
 }
 
-test('a whole VM is encrypted and decrypted again, byte for byte', async (t) => {
+test('B3: a whole VM is encrypted and decrypted again, byte for byte', async (t) => {
   const lab = await makeLab(t)
   const kek = makeKek('the-kek')
   await install(lab.host, kek)
@@ -128,7 +128,7 @@ test('home first, then each disk with a key of its own, then the disks back and 
   t.is((await vmxOf(lab)).get('vmseal.gen'), '7')
 })
 
-test('every encryption makes another DEK: equal disks have different ciphertexts', async (t) => {
+test('A4: every encryption makes another DEK: equal disks have different ciphertexts', async (t) => {
   const lab = await makeLab(t)
   const kek = makeKek()
   await install(lab.host, kek)

@@ -103,7 +103,7 @@ test('the forger’s sum is the one that the descriptor has', async (t) => {
   t.is(await readFile(path, 'utf8'), before)
 })
 
-test('a disk’s wrap with any character changed is refused, though the sum fits', async (t) => {
+test('A5: a disk’s wrap with any character changed is refused, though the sum fits', async (t) => {
   const { lab, vm, folder } = await sealedVm(t)
   const path = join(folder, 'db01.vmdk')
   const original = await readFile(path, 'utf8')
@@ -176,7 +176,7 @@ test('identity lines that do not fit the wraps are refused', async (t) => {
   }
 })
 
-test('a wrap moved to another disk of the VM, or to another VM, is refused', async (t) => {
+test('A5: a wrap moved to another disk of the VM, or to another VM, is refused', async (t) => {
   const first = await sealedVm(t)
   const { lab, kek } = first
   const second = await makeVm(lab, { name: 'db02', images: 2, bytes: 64 * 1024, homeKey: kek, diskKey: kek })
@@ -217,7 +217,7 @@ test('a wrap moved to another disk of the VM, or to another VM, is refused', asy
   await t.notThrowsAsync(lab.host.reconfigureVirtualMachine(second.reference, decryptAll(second)))
 })
 
-test('a missing wrap is refused: the disk is not taken for a plain one', async (t) => {
+test('A8: a missing wrap is refused: the disk is not taken for a plain one', async (t) => {
   const { lab, vm, kek, folder } = await sealedVm(t)
   const path = join(folder, 'db01.vmdk')
   const original = await readFile(path, 'utf8')
@@ -236,7 +236,7 @@ test('a missing wrap is refused: the disk is not taken for a plain one', async (
   }
 })
 
-test('without the KEK nothing opens and nothing is written; the ids are named', async (t) => {
+test('A8: without the KEK nothing opens and nothing is written; the ids are named', async (t) => {
   const { lab, vm, kek } = await sealedVm(t)
   await lab.host.removeKey(idOf(kek))
   const before = await folderOf(lab)

@@ -88,7 +88,7 @@ for (const [memory, environment] of [
   )
 }
 
-test.serial('a core dump, registers included, holds no key', async (t) => {
+test.serial('A6: a core dump, registers included, holds no key', async (t) => {
   const gcore = spawnSync('gcore', ['--help'], { stdio: 'ignore' }).error === undefined
   if (!requirePeer(t, 'gdb (gcore)', gcore)) return t.pass()
   const directory = await mkdtemp(join(tmpdir(), 'vmseal-core-'))

@@ -7,7 +7,7 @@ import { connect, refusal, startWithClient } from '../kms/running-kms.js'
 import { plainKey } from './plain-key.js'
 import { hasPyKmip, runPyKmipClient, startPyKmip } from './pykmip.js'
 
-test.serial("our client at PyKMIP's server", async (t) => {
+test.serial("H1: our client at PyKMIP's server", async (t) => {
   if (!hasPyKmip(t)) return
   const options = await startPyKmip(t)
   const client = await KmipClient.connect(options)
@@ -59,7 +59,7 @@ test.serial("our client at PyKMIP's server", async (t) => {
 })
 
 for (const version of ['1.0', '1.1', '1.2', '1.3', '1.4', '2.0'])
-  test.serial(`PyKMIP's client at our server, KMIP ${version}`, async (t) => {
+  test.serial(`H1: PyKMIP's client at our server, KMIP ${version}`, async (t) => {
     if (!hasPyKmip(t)) return
     const { kms, credentials } = await startWithClient(t)
     const issued = dirname(credentials.privateKeyFile)

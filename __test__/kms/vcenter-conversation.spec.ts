@@ -66,7 +66,7 @@ async function tag(
   await ask(t, connection, ...added)
 }
 
-test('the whole conversation of vCenter for a new key', async (t) => {
+test('H2: the whole conversation of vCenter for a new key', async (t) => {
   const kms = await startKms(t)
   const credentials = await kms.enrol('vcenter')
 
