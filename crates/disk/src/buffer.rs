@@ -11,10 +11,12 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(crate) fn new(len: usize) -> Self {
-        let memory = vec![0; len + ALIGNMENT];
+        // Below a page there is nothing to gain.
+        let room = if len < ALIGNMENT { 0 } else { ALIGNMENT };
+        let memory = vec![0; len + room];
         // `align_offset` may decline to answer; alignment is speed, not correctness.
         let start = match memory.as_ptr().align_offset(ALIGNMENT) {
-            offset if offset <= ALIGNMENT => offset,
+            offset if offset <= room => offset,
             _ => 0,
         };
         Self { memory, start, len }

@@ -54,6 +54,38 @@ pub enum Error {
         /// The state found and what to do.
         reason: String,
     },
+    /// The disk is between two states: an in-place conversion was begun and is not done.
+    #[error(
+        "{}: an in-place conversion of the disk is unfinished, so its data is in two forms; resume it first",
+        path.display()
+    )]
+    InConversion {
+        /// The descriptor.
+        path: PathBuf,
+    },
+    /// The sidecar of an in-place conversion is missing, damaged or of another disk; nothing was written.
+    #[error("the job record {}: {reason}", path.display())]
+    JobInvalid {
+        /// The sidecar.
+        path: PathBuf,
+        /// What does not fit and what to do.
+        reason: String,
+    },
+    /// The record of an in-place conversion was not made by a holder of the disk's key; nothing was written.
+    #[error(
+        "the job record {} is not authentic: it was forged or altered; restore the record that belongs to the disk",
+        path.display()
+    )]
+    JobAuthentication {
+        /// The sidecar.
+        path: PathBuf,
+    },
+    /// Another job holds the disk.
+    #[error("{} is in use by another job; wait for it or cancel it", path.display())]
+    FileLocked {
+        /// The file that is locked.
+        path: PathBuf,
+    },
     /// The wrapped key is authentic but was made for another disk, VM, size or generation than the place it stands in.
     #[error(
         "the wrapped key belongs elsewhere: its {field} does not match this disk; restore the descriptor this disk was sealed with"
@@ -76,7 +108,7 @@ pub enum Error {
         /// Exit status and the last lines it printed.
         reason: String,
     },
-    /// The operation was cancelled; everything it had made was removed.
+    /// The operation was cancelled. What a copy had made was removed; an in-place conversion can be resumed.
     #[error("the operation was cancelled")]
     Cancelled,
     /// There is not enough room on the file system.
@@ -144,6 +176,10 @@ impl Error {
             Self::ExtentInvalid { .. } => "VMSEAL_EXTENT_INVALID",
             Self::ImageInvalid { .. } => "VMSEAL_IMAGE_INVALID",
             Self::DiskState { .. } => "VMSEAL_DISK_STATE",
+            Self::InConversion { .. } => "VMSEAL_DISK_IN_CONVERSION",
+            Self::JobInvalid { .. } => "VMSEAL_JOB_INVALID",
+            Self::JobAuthentication { .. } => "VMSEAL_JOB_AUTHENTICATION",
+            Self::FileLocked { .. } => "VMSEAL_FILE_LOCKED",
             Self::EnvelopeMismatch { .. } => "VMSEAL_ENVELOPE_MISMATCH",
             Self::QemuImgRequired { .. } => "VMSEAL_QEMU_IMG_REQUIRED",
             Self::QemuImgFailed { .. } => "VMSEAL_QEMU_IMG_FAILED",
@@ -182,6 +218,10 @@ impl Error {
 
     pub(crate) fn state(path: &Path, reason: impl Into<String>) -> Self {
         Self::DiskState { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn job(path: &Path, reason: impl Into<String>) -> Self {
+        Self::JobInvalid { path: path.to_owned(), reason: reason.into() }
     }
 
     /// The only mapping from operating system errors to this enum. `action` reads as "cannot {action} {path}".

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::descriptor::{CopyState, Descriptor, ExtentKind, ForeignSeal, Holes, SealState};
 use crate::error::{Error, Result};
+use crate::in_place::refuse_in_conversion;
 use crate::seal::{KekName, kek_names};
 use crate::source::{Source, length, open_image};
 
@@ -118,6 +119,7 @@ pub fn inspect(path: &Path) -> Result<ImageInfo> {
         needs_qemu_img: image.format.qemu_driver().is_some(),
     };
     if let Some((descriptor, copy)) = image.descriptor {
+        refuse_in_conversion(path, &descriptor)?;
         if image.format == ImageFormat::VmdkFlat && descriptor.foreign.is_none() {
             Source::of_descriptor(path, &descriptor)?;
         }

@@ -5,13 +5,15 @@
 //! * [`inspect`]: what a file is, how large, sealed by whom and with which KEK.
 //! * [`import`]: any image into a datastore as a plain disk. [`create_plain`], [`create_sealed`]: a new empty disk.
 //! * [`encrypt_copy`], [`decrypt_copy`]: a sealed copy of a plain disk, and back.
+//! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
+//!   [`resume`] and [`repair`] after whatever stopped them, [`job_info`] and [`verify_job`] to look.
 //! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
 //! * [`descriptor`]: the text that makes a flat file a disk, and its atomic replacement.
 //! * [`remove`]: all files of a disk. [`remove_unfinished`]: what a process that died left of one.
 //!
 //! # What holds for all of them
 //!
-//! * A source is opened read-only and never changed. A target must not exist; it is complete and durable when the call
+//! * A source of a copy is opened read-only and never changed. A target must not exist; it is complete and durable when the call
 //!   returns, and gone when the call fails or is cancelled through its [`Control`].
 //! * Every check of a sealed disk (its lines, its wrapped key, its extent) comes before the first target byte.
 //! * Memory does not grow with the disk. Plaintext buffers are wiped.
@@ -29,6 +31,7 @@ pub mod descriptor;
 mod error;
 mod image;
 mod import;
+mod in_place;
 mod open;
 mod pipeline;
 mod qemu_img;
@@ -44,6 +47,12 @@ pub use descriptor::{Descriptor, Holes};
 pub use error::{Error, Result};
 pub use image::{ImageFormat, ImageInfo, SealInfo, inspect};
 pub use import::import;
+pub use in_place::{
+    JobInfo, JobMode, JobPhase, NewKek, Repair, decrypt_in_place, encrypt_in_place, job_info, job_path,
+    recrypt_in_place, repair, resume, verify_job,
+};
+#[doc(hidden)]
+pub use in_place::measurement;
 pub use open::{OpenDisk, open_plain, open_sealed};
 pub use remove::{remove, remove_unfinished};
 pub use seal::{Binding, KekName, SealSpec};

@@ -10,6 +10,7 @@ use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::descriptor::{Descriptor, Holes, IO_FILTER, SealState, Sealed};
 use crate::error::{Error, Result};
+use crate::in_place::refuse_in_conversion;
 use crate::pipeline::{CHUNK, decrypt, refuse_when_wiped};
 use crate::seal::{self, Binding};
 use crate::source::Source;
@@ -33,6 +34,7 @@ pub(crate) struct Cipher {
 pub fn open_sealed(descriptor_path: &Path, kek: &SecretKey, binding: &Binding<'_>) -> Result<OpenDisk> {
     let descriptor = Descriptor::read(descriptor_path)?;
     refuse_foreign(descriptor_path, &descriptor)?;
+    refuse_in_conversion(descriptor_path, &descriptor)?;
     let Some(sealed) = &descriptor.sealed else {
         return Err(Error::state(descriptor_path, "the disk is not sealed; open it as a plain disk"));
     };
@@ -59,6 +61,7 @@ pub(crate) fn plain_source(path: &Path, descriptor: &Descriptor) -> Result<Sourc
 /// Refuses a disk that vmseal or vSphere sealed.
 pub(crate) fn refuse_sealed(path: &Path, descriptor: &Descriptor) -> Result<()> {
     refuse_foreign(path, descriptor)?;
+    refuse_in_conversion(path, descriptor)?;
     match descriptor.sealed {
         None => Ok(()),
         Some(_) => {
@@ -168,7 +171,7 @@ impl OpenDisk {
     }
 }
 
-fn refuse_foreign(path: &Path, descriptor: &Descriptor) -> Result<()> {
+pub(crate) fn refuse_foreign(path: &Path, descriptor: &Descriptor) -> Result<()> {
     let filter = descriptor.has_io_filter("vmwarevmcrypt");
     if descriptor.foreign.is_some() || filter {
         return Err(Error::state(
@@ -179,13 +182,9 @@ fn refuse_foreign(path: &Path, descriptor: &Descriptor) -> Result<()> {
     Ok(())
 }
 
-fn check_sealed(path: &Path, descriptor: &Descriptor, sealed: &Sealed) -> Result<()> {
+pub(crate) fn check_sealed(path: &Path, descriptor: &Descriptor, sealed: &Sealed) -> Result<()> {
     if sealed.state != SealState::Sealed {
-        let state = sealed.state.as_str();
-        return Err(Error::state(
-            path,
-            format!("an in-place conversion of the disk is unfinished (state {state:?}); resume it first"),
-        ));
+        return Err(Error::InConversion { path: path.to_owned() });
     }
     let plain = descriptor.extents.iter().all(|extent| extent.offset == 0 && extent.file.is_some());
     if descriptor.extents.len() != 1 || !plain {

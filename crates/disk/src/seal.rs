@@ -99,9 +99,13 @@ pub(crate) fn check_spec(spec: &SealSpec<'_>, capacity: u64) -> Result<()> {
 
 /// Makes a fresh data key for a disk of `capacity` bytes and wraps it.
 pub(crate) fn seal(spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Result<(Xts, Sealed)> {
+    let (dek, sealed) = seal_key(spec, capacity, holes)?;
+    Ok((Xts::new(&dek, spec.sector_size, tweak_step(spec.sector_size))?, sealed))
+}
+
+/// As [`seal`], for whoever makes more than one cipher from the key.
+pub(crate) fn seal_key(spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Result<(SecretKey, Sealed)> {
     let dek = SecretKey::generate(64)?;
-    // Refuses equal halves.
-    let xts = Xts::new(&dek, spec.sector_size, tweak_step(spec.sector_size))?;
     let header = Header {
         kid: spec.kek_id.to_owned(),
         typ: TYP.to_owned(),
@@ -133,18 +137,31 @@ pub(crate) fn seal(spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Result<(
         wraps: vec![wrap],
         other: Vec::new(),
     };
-    Ok((xts, sealed))
+    Ok((dek, sealed))
 }
 
 /// Opens the first wrap that `kek` opens and that belongs to this very disk. `capacity` in bytes, of the extent.
 pub(crate) fn open(sealed: &Sealed, capacity: u64, kek: &SecretKey, binding: &Binding<'_>) -> Result<Xts> {
+    let dek = open_key(sealed, capacity, kek, binding)?;
+    let xts = Xts::new(&dek, sealed.sector_size, tweak_step(sealed.sector_size))?;
+    refuse_when_wiped()?;
+    Ok(xts)
+}
+
+/// As [`open`], for whoever makes more than one cipher from the key.
+pub(crate) fn open_key(
+    sealed: &Sealed,
+    capacity: u64,
+    kek: &SecretKey,
+    binding: &Binding<'_>,
+) -> Result<SecretKey> {
     if sealed.id != binding.disk_id {
         return Err(Error::EnvelopeMismatch { field: "disk id (vmseal.id)" });
     }
     let mut failure: Option<Error> = None;
     for wrap in &sealed.wraps {
         match open_wrap(wrap, sealed, capacity, kek, binding) {
-            Ok(xts) => return Ok(xts),
+            Ok(key) => return Ok(key),
             // A wrap that opened and names another place says more than one that another key would open.
             Err(error) => match &failure {
                 Some(first) if !matches!(first, Error::Wrap(vmseal_wrap::Error::EnvelopeAuthentication)) => {}
@@ -168,7 +185,7 @@ fn open_wrap(
     capacity: u64,
     kek: &SecretKey,
     binding: &Binding<'_>,
-) -> Result<Xts> {
+) -> Result<SecretKey> {
     let (dek, header) = envelope::open(kek, wrap)?;
     let Ok(Header { typ, cty, vmseal: bound, .. }) = serde_json::from_str::<Header>(&header) else {
         return Err(Error::EnvelopeMismatch { field: "header (a field is missing or of another type)" });
@@ -190,12 +207,11 @@ fn open_wrap(
     if let Some((field, _)) = checks.iter().find(|(_, holds)| !holds) {
         return Err(Error::EnvelopeMismatch { field });
     }
-    let xts = Xts::new(&dek, sealed.sector_size, tweak_step(sealed.sector_size))?;
     refuse_when_wiped()?;
-    Ok(xts)
+    Ok(dek)
 }
 
 /// Tweaks count 512-byte sectors whatever the data unit, as dm-crypt and LUKS2 do.
-fn tweak_step(sector_size: u32) -> u64 {
+pub(crate) fn tweak_step(sector_size: u32) -> u64 {
     u64::from(sector_size / 512)
 }

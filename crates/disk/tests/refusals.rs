@@ -86,7 +86,7 @@ fn vmseal_lines_that_differ_from_the_wrap_are_refused() {
         (|d| seal(d).sector_size = 4096, "VMSEAL_ENVELOPE_MISMATCH"),
         (|d| seal(d).holes = Holes::Zero, "VMSEAL_ENVELOPE_MISMATCH"),
         (|d| seal(d).id[0] ^= 1, "VMSEAL_ENVELOPE_MISMATCH"),
-        (|d| seal(d).state = SealState::Resealing, "VMSEAL_DISK_STATE"),
+        (|d| seal(d).state = SealState::Resealing, "VMSEAL_DISK_IN_CONVERSION"),
         (|d| d.parent_cid = 1, "VMSEAL_DESCRIPTOR_UNSUPPORTED"),
     ];
     for (change, expected) in changes {

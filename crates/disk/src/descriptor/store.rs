@@ -96,23 +96,32 @@ impl Descriptor {
         self.store(path, Existing::Refuse)
     }
 
-    fn store(&self, path: &Path, existing: Existing) -> Result<()> {
+    /// The text, which reads back as this value.
+    pub(crate) fn checked_text(&self) -> Result<String> {
         let text = self.to_text();
         if Self::parse(text.as_bytes()).ok().as_ref() != Some(self) {
             return Err(Error::argument(
                 "a field of the descriptor holds text that its grammar cannot carry",
             ));
         }
-        let copy = copy_path(path);
-        let copy_text = match (&self.sealed, self.extents.as_slice()) {
+        Ok(text)
+    }
+
+    /// The text of the second copy; `None` for a disk that is not sealed.
+    pub(crate) fn copy_text(&self) -> Result<Option<String>> {
+        match (&self.sealed, self.extents.as_slice()) {
             (Some(sealed), [Extent { file: Some(file), sectors, .. }]) => {
-                Some(SealCopy::text(sealed, file, *sectors))
+                Ok(Some(SealCopy::text(sealed, file, *sectors)))
             }
-            (Some(_), _) => {
-                return Err(Error::argument("a sealed disk has exactly one extent, in a file"));
-            }
-            (None, _) => None,
-        };
+            (Some(_), _) => Err(Error::argument("a sealed disk has exactly one extent, in a file")),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn store(&self, path: &Path, existing: Existing) -> Result<()> {
+        let text = self.checked_text()?;
+        let copy = copy_path(path);
+        let copy_text = self.copy_text()?;
         match (copy_text, existing) {
             (Some(copy_text), Existing::Replace) => {
                 replace_file(path, text.as_bytes(), existing)?;

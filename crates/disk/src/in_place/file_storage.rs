@@ -1,0 +1,193 @@
+//! [`Storage`] in a folder of a Linux file system.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::job_path;
+use super::storage::{NAMES, Name, Storage};
+use crate::descriptor::{copy_path, folder_of};
+use crate::error::{Error, Result};
+
+/// Zeros written at once where a file system cannot reserve.
+const ZEROS: usize = 1 << 20;
+
+pub(crate) struct FileStorage {
+    paths: [PathBuf; NAMES],
+    files: [Option<File>; NAMES],
+}
+
+impl FileStorage {
+    /// Takes the disk at `descriptor` with the extent file `flat_name` for one job: [`Error::FileLocked`] when another
+    /// holds it. The lock is on the extent, which no step of a job replaces, and ends with this value or the process.
+    pub(crate) fn lock(descriptor: &Path, flat_name: &str, capacity: u64) -> Result<Self> {
+        let storage = Self::names(descriptor, flat_name)?;
+        let flat = storage.path(Name::Flat).to_owned();
+        let file = open_regular(&flat)
+            .map_err(|error| Error::io("open", &flat, error))?
+            .ok_or_else(|| Error::extent(&flat, "it is not a regular file"))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Error::FileLocked { path: flat }),
+            Err(error) => return Err(Error::io("lock", &flat, error)),
+        }
+        let len = file.metadata().map_err(|error| Error::io("examine", &flat, error))?.len();
+        if len != capacity {
+            let reason = format!("it has {len} bytes, its descriptor says {capacity}; restore the file");
+            return Err(Error::extent(&flat, reason));
+        }
+        let mut storage = storage;
+        storage.files[Name::Flat as usize] = Some(file);
+        Ok(storage)
+    }
+
+    /// The same names without the data and its lock: for looking at a job.
+    pub(crate) fn names(descriptor: &Path, flat_name: &str) -> Result<Self> {
+        let name = descriptor.file_name().ok_or_else(|| Error::argument("the path names no file"))?;
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        // The prefix of all temporary descriptors; one job at a time needs one name.
+        temporary.push(".tmp-job");
+        let paths = [
+            descriptor.to_owned(),
+            copy_path(descriptor),
+            descriptor.with_file_name(flat_name),
+            job_path(descriptor),
+            descriptor.with_file_name(temporary),
+        ];
+        Ok(Self { paths, files: [const { None }; NAMES] })
+    }
+
+    /// Opens the sidecar for reading only.
+    pub(crate) fn open_to_look(&mut self, name: Name) -> io::Result<()> {
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(name))?;
+        if !file.metadata()?.is_file() {
+            return Err(Errno::INVAL.into());
+        }
+        self.files[name as usize] = Some(file);
+        Ok(())
+    }
+
+    /// Bytes the extent occupies.
+    pub(crate) fn allocated(&self) -> Result<u64> {
+        let metadata = self.file(Name::Flat).and_then(File::metadata);
+        let metadata = metadata.map_err(|error| Error::io("examine", self.path(Name::Flat), error))?;
+        Ok(metadata.blocks().saturating_mul(512))
+    }
+
+    fn file(&self, name: Name) -> io::Result<&File> {
+        self.files[name as usize].as_ref().ok_or_else(|| Errno::BADF.into())
+    }
+
+    /// For file systems without `fallocate`: a zero written into a hole changes nothing and takes the room.
+    fn fill_holes(&self, name: Name, len: u64) -> io::Result<()> {
+        let file = self.file(name)?;
+        let zeros = vec![0; ZEROS];
+        let mut position = 0;
+        while position < len {
+            let (start, end) = self.next_data(name, position)?.unwrap_or((len, len));
+            while position < start.min(len) {
+                let count = (start.min(len) - position).min(ZEROS as u64);
+                file.write_all_at(&zeros[..count as usize], position)?;
+                position += count;
+            }
+            position = position.max(end);
+        }
+        Ok(())
+    }
+}
+
+impl Storage for FileStorage {
+    fn path(&self, name: Name) -> &Path {
+        &self.paths[name as usize]
+    }
+
+    fn open(&mut self, name: Name) -> io::Result<()> {
+        let file = open_regular(self.path(name))?.ok_or(Errno::INVAL)?;
+        self.files[name as usize] = Some(file);
+        Ok(())
+    }
+
+    fn create(&mut self, name: Name) -> io::Result<()> {
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600).custom_flags(flags);
+        self.files[name as usize] = Some(options.open(self.path(name))?);
+        Ok(())
+    }
+
+    fn len(&self, name: Name) -> io::Result<u64> {
+        Ok(self.file(name)?.metadata()?.len())
+    }
+
+    fn read_at(&self, name: Name, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file(name)?.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, name: Name, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        self.file(name)?.write_at(bytes, offset)
+    }
+
+    fn reserve(&self, name: Name, len: u64) -> io::Result<()> {
+        let file = self.file(name)?;
+        loop {
+            match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
+                other => return Ok(other?),
+            }
+        }
+        if file.metadata()?.len() < len {
+            file.set_len(len)?;
+        }
+        self.fill_holes(name, len)
+    }
+
+    fn next_data(&self, name: Name, from: u64) -> io::Result<Option<(u64, u64)>> {
+        let file = self.file(name)?;
+        let len = file.metadata()?.len();
+        let start = match rustix::fs::seek(file, SeekFrom::Data(from)) {
+            Ok(start) => start.max(from),
+            Err(Errno::NXIO) => return Ok(None),
+            // A file system without holes.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok((from < len).then_some((from, len))),
+            Err(error) => return Err(error.into()),
+        };
+        let end = rustix::fs::seek(file, SeekFrom::Hole(start))?;
+        Ok(Some((start, end.max(start + 1))))
+    }
+
+    fn sync(&self, name: Name) -> io::Result<()> {
+        self.file(name)?.sync_data()
+    }
+
+    fn rename(&mut self, from: Name, to: Name) -> io::Result<()> {
+        fs::rename(self.path(from), self.path(to))?;
+        self.files[to as usize] = self.files[from as usize].take();
+        Ok(())
+    }
+
+    fn unlink(&mut self, name: Name) -> io::Result<()> {
+        fs::remove_file(self.path(name))?;
+        self.files[name as usize] = None;
+        Ok(())
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        let folder = folder_of(self.path(Name::Descriptor));
+        File::open(folder)?.sync_all()
+    }
+}
+
+/// `None` for what is no regular file. A symbolic link could lead anywhere and fails.
+fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    Ok(file.metadata()?.is_file().then_some(file))
+}

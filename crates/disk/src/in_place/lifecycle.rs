@@ -1,0 +1,172 @@
+//! Beginning and end of a job, and repair without a key.
+
+use std::io::ErrorKind;
+
+use super::engine::{Engine, Settings};
+use super::record::{Record, Slot};
+use super::sidecar::{Layout, read_slot, write_slot, write_zone};
+use super::step::Step;
+use super::storage::{Name, Storage, failed, write_all};
+use super::suite::{Forms, Sum};
+use crate::control::Control;
+use crate::descriptor::Holes;
+use crate::error::Result;
+
+/// A descriptor and its second copy, which a plain disk has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Texts {
+    pub(crate) descriptor: Vec<u8>,
+    pub(crate) copy: Option<Vec<u8>>,
+}
+
+/// Begins a job: the sidecar with its first slot and all room the job will need, durable before the descriptor is put into
+/// transition. `begun` tells from the descriptor that stands there whether it is; until it is, a failure takes the sidecar
+/// back and no byte of the disk has changed.
+pub(crate) fn start<S: Storage, F: Forms, H: Sum>(
+    storage: &mut S,
+    layout: Layout,
+    forms: &F,
+    (record, plan): (&Record, &[u8]),
+    during: &Texts,
+    begun: impl Fn(&S) -> bool,
+) -> Result<Slot> {
+    // Of a job that never began or that ended: the descriptor speaks of none.
+    remove(storage, Name::Sidecar)?;
+    let slot = make_sidecar::<S, F, H>(storage, layout, forms, record, plan)?;
+    if let Err(error) = publish(storage, during) {
+        if !begun(storage) {
+            // The first error is the one that matters.
+            let _ = remove(storage, Name::Sidecar);
+        }
+        return Err(error);
+    }
+    Ok(slot)
+}
+
+/// Converts from where `slot` stands and ends the job: the final descriptor first, then the sidecar goes.
+pub(crate) fn finish<S: Storage, F: Forms, H: Sum>(
+    storage: &mut S,
+    forms: &F,
+    settings: Settings,
+    slot: Slot,
+    after: &Texts,
+    control: &Control,
+) -> Result<()> {
+    Engine::<S, F, H>::new(storage, forms, settings, control).run(slot)?;
+    publish(storage, after)?;
+    remove(storage, Name::Sidecar)
+}
+
+fn make_sidecar<S: Storage, F: Forms, H: Sum>(
+    storage: &mut S,
+    layout: Layout,
+    forms: &F,
+    record: &Record,
+    plan: &[u8],
+) -> Result<Slot> {
+    storage.create(Name::Sidecar).map_err(failed(storage, "create", Name::Sidecar))?;
+    let made = fill_sidecar::<S, F, H>(storage, layout, forms, record, plan);
+    if made.is_err() {
+        // The first error is the one that matters.
+        let _ = storage.unlink(Name::Sidecar);
+        let _ = storage.sync_folder();
+    }
+    made
+}
+
+fn fill_sidecar<S: Storage, F: Forms, H: Sum>(
+    storage: &mut S,
+    layout: Layout,
+    forms: &F,
+    record: &Record,
+    plan: &[u8],
+) -> Result<Slot> {
+    let sidecar = Name::Sidecar;
+    storage.reserve(sidecar, layout.file_len(record)).map_err(failed(storage, "reserve room for", sidecar))?;
+    if record.holes == Holes::Dense {
+        let reserved = storage.reserve(Name::Flat, record.capacity);
+        reserved.map_err(failed(storage, "reserve room for", Name::Flat))?;
+    }
+    write_all(storage, sidecar, plan, 2 * layout.slot as u64)?;
+    let slot = Slot::first(record.clone());
+    write_slot::<S, F, H>(storage, layout, forms, &slot)?;
+    storage.sync(sidecar).map_err(failed(storage, "sync", sidecar))?;
+    storage.sync(Name::Flat).map_err(failed(storage, "sync", Name::Flat))?;
+    storage.sync_folder().map_err(failed(storage, "sync the folder of", sidecar))?;
+    Ok(slot)
+}
+
+/// Puts descriptor and second copy in place, each in one durable step. Without a copy the old one goes first, so that no
+/// crash leaves vmseal lines beside a plain disk.
+pub(crate) fn publish<S: Storage>(storage: &mut S, texts: &Texts) -> Result<()> {
+    match &texts.copy {
+        Some(copy) => {
+            replace(storage, Name::Descriptor, &texts.descriptor)?;
+            replace(storage, Name::Copy, copy)
+        }
+        None => {
+            remove(storage, Name::Copy)?;
+            replace(storage, Name::Descriptor, &texts.descriptor)
+        }
+    }
+}
+
+/// Removes a file durably; it may be gone already.
+pub(crate) fn remove<S: Storage>(storage: &mut S, name: Name) -> Result<()> {
+    match storage.unlink(name) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(storage, "remove", name)(error)),
+    }
+    storage.sync_folder().map_err(failed(storage, "sync the folder of", name))
+}
+
+fn replace<S: Storage>(storage: &mut S, name: Name, bytes: &[u8]) -> Result<()> {
+    let temporary = Name::Temporary;
+    // Left by a crash; the name is this job's alone.
+    match storage.unlink(temporary) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(storage, "remove", temporary)(error)),
+    }
+    storage.create(temporary).map_err(failed(storage, "create", temporary))?;
+    let written = write_all(storage, temporary, bytes, 0)
+        .and_then(|()| storage.sync(temporary).map_err(failed(storage, "sync", temporary)));
+    if let Err(error) = written.and_then(|()| {
+        let renamed = storage.rename(temporary, name);
+        renamed.map_err(failed(storage, "replace", name))
+    }) {
+        let _ = storage.unlink(temporary);
+        return Err(error);
+    }
+    storage.sync_folder().map_err(failed(storage, "sync the folder of", name))
+}
+
+/// What [`repair_zone`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Repaired {
+    pub(crate) slot: Slot,
+    pub(crate) rewritten: u64,
+}
+
+/// Puts the zone in flight into one whole form, without a key: the journal holds ciphertext whatever the job does, so only
+/// ciphertext is written. The record stays as it is; doing this again does the same.
+pub(crate) fn repair_zone<S: Storage, H: Sum>(storage: &S, layout: Layout) -> Result<Repaired> {
+    let (slot, mac) = read_slot::<S, H>(storage, layout)?;
+    let mut step = Step::default();
+    let whole = slot.frontier < slot.record.capacity && step.load::<S, H>(storage, layout, &slot)?;
+    if !whole {
+        return Ok(Repaired { slot, rewritten: 0 });
+    }
+    // Slot and journal must be durable before the disk is touched, also when a failed sync left them in memory only.
+    let bytes = slot.encode::<H>(layout.slot, &mac);
+    write_all(storage, Name::Sidecar, &bytes, slot.sequence % 2 * layout.slot as u64)?;
+    step.store_again(storage, layout, &slot)?;
+    write_zone::<S, H>(storage, layout, &slot, &step.zone, &step.sum::<H>(layout))?;
+    storage.sync(Name::Sidecar).map_err(failed(storage, "sync", Name::Sidecar))?;
+    for index in 0..step.count(layout) {
+        step.apply(storage, layout, index)?;
+    }
+    storage.sync(Name::Flat).map_err(failed(storage, "sync", Name::Flat))?;
+    Ok(Repaired { slot, rewritten: step.zone.payload_len() as u64 })
+}

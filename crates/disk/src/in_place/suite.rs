@@ -1,0 +1,123 @@
+//! What a job does to bytes: cipher, authentication and hash, apart from when it does so.
+
+use sha2::{Digest as _, Sha256};
+use vmseal_secret::SecretKey;
+use vmseal_xts::Xts;
+
+use super::JobMode;
+use super::mac::MacKey;
+use crate::buffer::is_zero;
+use crate::descriptor::Holes;
+use crate::error::Result;
+use crate::pipeline::{decrypt, refuse_when_wiped};
+use crate::seal::tweak_step;
+
+/// A hash that tells torn and damaged records; SHA-256 but for the crash model.
+pub(crate) trait Sum {
+    fn sum(bytes: &[u8]) -> [u8; 32];
+}
+
+/// SHA-256.
+pub(crate) struct Sha;
+
+impl Sum for Sha {
+    fn sum(bytes: &[u8]) -> [u8; 32] {
+        Sha256::digest(bytes).into()
+    }
+}
+
+/// The two forms of a disk's bytes, and the key that authenticates a job.
+pub(crate) trait Forms: Sync {
+    fn mode(&self) -> JobMode;
+    /// From the old form to the new one, in place: whole data units that begin at byte `offset` of the disk.
+    fn convert(&self, data: &mut [u8], offset: u64) -> Result<()>;
+    /// HMAC of a slot.
+    fn mac(&self, bytes: &[u8]) -> Result<[u8; 32]>;
+}
+
+/// The forms of a real disk.
+pub(crate) struct DiskForms {
+    change: Change,
+    holes: Holes,
+    mac: MacKey,
+}
+
+enum Change {
+    Encrypt { new: Xts },
+    Decrypt { old: Xts },
+    Recrypt { old: Xts, new: Xts },
+}
+
+impl DiskForms {
+    /// `old` is the key the data is under, `new` the one it shall be under. The job's own key comes from the new one, on
+    /// decryption from the old: whoever forges a record would have to know it. `None` when there is neither.
+    pub(crate) fn new(
+        old: Option<&SecretKey>,
+        new: Option<&SecretKey>,
+        unit: u32,
+        holes: Holes,
+        job: &[u8; 16],
+        disk: &[u8; 16],
+    ) -> Result<Option<Self>> {
+        let xts = |key: &SecretKey| Xts::new(key, unit, tweak_step(unit));
+        let (change, key) = match (old, new) {
+            (None, Some(new)) => (Change::Encrypt { new: xts(new)? }, new),
+            (Some(old), None) => (Change::Decrypt { old: xts(old)? }, old),
+            (Some(old), Some(new)) => (Change::Recrypt { old: xts(old)?, new: xts(new)? }, new),
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(Self { change, holes, mac: MacKey::derive(key, job, disk)? }))
+    }
+}
+
+impl Forms for DiskForms {
+    fn mode(&self) -> JobMode {
+        match self.change {
+            Change::Encrypt { .. } => JobMode::Encrypt,
+            Change::Decrypt { .. } => JobMode::Decrypt,
+            Change::Recrypt { .. } => JobMode::Recrypt,
+        }
+    }
+
+    fn convert(&self, data: &mut [u8], offset: u64) -> Result<()> {
+        match &self.change {
+            Change::Encrypt { new } => new.encrypt(data, offset / u64::from(new.sector_size()))?,
+            Change::Decrypt { old } => {
+                decrypt(old, self.holes, data, offset)?;
+            }
+            Change::Recrypt { old, new } => recrypt(old, new, self.holes, data, offset)?,
+        }
+        refuse_when_wiped()
+    }
+
+    fn mac(&self, bytes: &[u8]) -> Result<[u8; 32]> {
+        self.mac.sign(bytes)
+    }
+}
+
+/// From one key to another. Where holes are kept, a unit of zeros means zeros under every key and stays.
+fn recrypt(old: &Xts, new: &Xts, holes: Holes, data: &mut [u8], offset: u64) -> Result<()> {
+    let unit = old.sector_size() as usize;
+    let first = offset / unit as u64;
+    let both = |from: usize, to: usize, data: &mut [u8]| -> Result<()> {
+        let run = &mut data[from * unit..to * unit];
+        old.decrypt(run, first + from as u64)?;
+        new.encrypt(run, first + from as u64)?;
+        Ok(())
+    };
+    let units = data.len() / unit;
+    if holes == Holes::Dense {
+        return both(0, units, data);
+    }
+    let mut at = 0;
+    while at < units {
+        let run = data[at * unit..].chunks_exact(unit).take_while(|unit| !is_zero(unit)).count();
+        if run == 0 {
+            at += 1;
+            continue;
+        }
+        both(at, at + run, data)?;
+        at += run;
+    }
+    Ok(())
+}
