@@ -225,6 +225,16 @@ export const errorCodes = {
     fault: 'peer',
     action: 'Ask for fewer objects in one message.',
   },
+  VMSEAL_ADDRESS_UNAVAILABLE: {
+    summary: 'A server cannot listen on its address.',
+    fault: 'environment',
+    action: 'Choose another port or stop the program that has it; the address must be one of this machine.',
+  },
+  VMSEAL_KMS_NOT_SERVED: {
+    summary: 'No KMS serves this directory.',
+    fault: 'caller',
+    action: 'Start it (vmseal kms start --directory ...), or name the directory of one that runs.',
+  },
   VMSEAL_KMIP_CONNECTION: {
     summary: 'The KMS cannot be reached or the connection was lost.',
     fault: 'peer',

@@ -26,12 +26,8 @@ export type { Cluster, Clusters } from './vcenter/clusters.js'
 export type { VCenterEvent, VCenterEventDetails, VCenterEventId } from './vcenter/events.js'
 export type { HostSync, KeyFailure } from './vcenter/host-sync.js'
 export type { HostInfo, Hosts } from './vcenter/hosts.js'
-export type {
-  KeyProviderCredentials,
-  KeyProviderInfo,
-  KeyProviderSpec,
-  KeyProviders,
-} from './vcenter/key-providers.js'
+export type { KeyProviderInfo, KeyProviders } from './vcenter/key-providers.js'
+export type { KeyProviderCredentials, KeyProviderSpec } from './vcenter/key-provider/spec.js'
 export type { CertificateInfo } from './vcenter/key-provider/certificate-info.js'
 export type { ClientCertificates } from './vcenter/key-provider/client-certificates.js'
 export type { DoctorHop, HopReport, ServerDiagnosis } from './vcenter/key-provider/doctor.js'

@@ -51,6 +51,37 @@ test('G1: the servers of a provider in use are changed while it works, and it ca
   t.is((await vm.info()).cryptoState, 'unlocked')
 })
 
+test('G1: changes at the same moment follow one another, and none is lost', async (t) => {
+  const { vcenter, credentials } = await openSite(t, { provider: false, hosts: [] })
+  const { keyProviders } = vcenter
+  const address = (index: number) => ({ host: `kms-${index}.example`, port: 5696 })
+  await keyProviders.add({ id: 'p', servers: address(0), credentials })
+  await Promise.all([1, 2, 3, 4].map((index) => keyProviders.addServer('p', address(index))))
+  t.deepEqual((await keyProviders.get('p')).servers, [0, 1, 2, 3, 4].map(address))
+  const twice = await Promise.allSettled([5, 5].map((index) => keyProviders.addServer('p', address(index))))
+  t.deepEqual(twice.map(({ status }) => status), ['fulfilled', 'rejected']) // prettier-ignore
+  const taken = await Promise.allSettled([0, 1, 2, 3, 4, 5].map((index) => keyProviders.removeServer('p', address(index)))) // prettier-ignore
+  t.deepEqual(taken.map(({ status }) => status), [...Array.from({ length: 5 }, () => 'fulfilled'), 'rejected']) // prettier-ignore
+  t.is((await keyProviders.get('p')).servers.length, 1)
+})
+
+test('G1: a provider that is opened while it is changed works by what it is changed to', async (t) => {
+  const { vcenter, kms } = await openSite(t, { hosts: [] })
+  const { keyProviders } = vcenter
+  for (let times = 0; times < 5; times += 1) {
+    const opening = keyProviders.open('kms-1')
+    await keyProviders.setServers('kms-1', [{ host: '127.0.0.1', port: 1 }])
+    await opening
+    await t.throwsAsync((await keyProviders.open('kms-1')).fetchKey('k'), {
+      code: 'VMSEAL_KEY_PROVIDER_UNREACHABLE',
+    })
+    await keyProviders.setServers('kms-1', [kms.endpoint])
+    await t.throwsAsync((await keyProviders.open('kms-1')).fetchKey('k'), {
+      code: 'VMSEAL_KEY_MISSING_IN_KMS',
+    })
+  }
+})
+
 test('G4: a cluster has a default of its own, else that of the whole vCenter', async (t) => {
   const { vcenter, cluster, kms, credentials, hosts } = await openSite(t)
   const { keyProviders } = vcenter

@@ -125,17 +125,7 @@ test('the doctor walks every hop of a sound server and leaves no key behind', as
   const site = await openSite(t, { hosts: [] })
   const [diagnosis] = await site.vcenter.keyProviders.doctor('kms-1')
   t.like(diagnosis, { ok: true, server: `127.0.0.1:${site.kms.endpoint.port}` })
-  const hops = [
-    'dns',
-    'tcp',
-    'server trust',
-    'client trust',
-    'versions',
-    'create',
-    'get',
-    'compare',
-    'destroy',
-  ]
+  const hops = ['dns', 'tcp', 'tls', 'client trust', 'versions', 'create', 'get', 'compare', 'destroy']
   t.deepEqual(diagnosis?.hops.map(({ hop, ok }) => [hop, ok]), hops.map((hop) => [hop, true])) // prettier-ignore
   t.true(diagnosis?.hops.every(({ milliseconds, action }) => milliseconds >= 0 && action === undefined))
   const client = await KmipClient.connect({ ...site.kms.endpoint, ...site.credentials })
@@ -158,8 +148,8 @@ test('the doctor says at which hop it breaks and what to do', async (t) => {
   const cases = [
     ['dns', { host: 'no-such-host.invalid', port }, credentials, /host name/],
     ['tcp', { host: '127.0.0.1', port: 1 }, credentials, /firewalls/],
-    ['server trust', stranger.endpoint, credentials, /trust it/],
-    ['server trust', { ...kms.endpoint, serverName: 'other.example' }, credentials, /serverName/],
+    ['tls', stranger.endpoint, credentials, /trust it/],
+    ['tls', { ...kms.endpoint, serverName: 'other.example' }, credentials, /serverName/],
     ['client trust', kms.endpoint, unknownToServer, /known at the KMS/],
   ] as const
   for (const [index, [hop, server, given, action]] of cases.entries()) {
@@ -177,6 +167,6 @@ test('the doctor says at which hop it breaks and what to do', async (t) => {
   t.true((await keyProviders.doctor({ server: kms.endpoint, credentials }))[0]?.ok)
   await keyProviders.add({ id: 'new', servers: kms.endpoint })
   const [fresh] = await keyProviders.doctor('new')
-  t.like(fresh?.hops.at(-1), { hop: 'server trust', ok: false })
+  t.like(fresh?.hops.at(-1), { hop: 'tls', ok: false })
   await t.throwsAsync(keyProviders.doctor('new', { host: 'other', port: 1 }), { code: 'VMSEAL_NOT_FOUND' })
 })

@@ -10,6 +10,8 @@ import type { TaskStep } from './task.js'
 
 const sealLifetimeMs = 2 * 60 * 1000
 const nonceBytes = 16
+/** Keys of one `pushMany` that are on their way to the host at the same moment. */
+const sentAtOnce = 8
 
 export interface KeyPush {
   readonly key: CryptoKeyId
@@ -44,16 +46,9 @@ export class KeyDistribution {
       hosts.map(async (host, index) => {
         const identified = identities[index]
         const seal = seals[index]
-        try {
-          if (identified?.status === 'rejected') throw identified.reason
-          if (seal instanceof Error || seal === undefined) throw seal
-          await host.call((api) => api.installKey(seal))
-          await this.#events.append('vmseal.host.crypto.KeyPushed', { ...key, host: host.name })
-          step({ actor: 'vcenter', action: 'key pushed', ...key, host: host.name })
-          return { key, host }
-        } catch (cause) {
-          return this.#failed(key, host, cause, step)
-        }
+        return identified?.status === 'fulfilled' && seal
+          ? this.#send(key, seal, host, step)
+          : this.#failed(key, host, identified?.status === 'rejected' ? identified.reason : undefined, step)
       }),
     )
   }
@@ -62,7 +57,103 @@ export class KeyDistribution {
   async ensure(keys: readonly CryptoKeyId[], host: HostConnection, step: Reporter = ignore): Promise<void> {
     if (keys.length === 0) return
     const present = await host.call((api) => api.listKeys())
-    for (const key of withoutKeys(keys, present)) requirePushed(await this.push(key, [host], step))
+    const [failure] = (await this.pushMany(withoutKeys(keys, present), host, step)).failed
+    if (failure) throw failure.error
+  }
+
+  /**
+   * Pushes many keys to one host, each once: they are fetched many in one message. Never rejects for a key or the host;
+   * what failed is in the result and in the event log.
+   */
+  async pushMany(
+    keys: readonly CryptoKeyId[],
+    host: HostConnection,
+    step: Reporter = ignore,
+  ): Promise<{ pushed: CryptoKeyId[]; failed: { key: CryptoKeyId; error: VmsealError }[] }> {
+    const pushes: KeyPush[] = []
+    const wanted = withoutKeys(keys, [])
+    const unidentified = await host.identify().then(
+      () => undefined,
+      (cause: unknown) => ({ cause }),
+    )
+    for (const providerId of new Set(wanted.map((key) => key.providerId))) {
+      const ids = wanted.filter((key) => key.providerId === providerId).map(({ keyId }) => keyId)
+      if (unidentified)
+        for (const keyId of ids)
+          pushes.push(await this.#failed({ keyId, providerId }, host, unidentified.cause, step))
+      else pushes.push(...(await this.#pushOf(providerId, ids, host, step)))
+    }
+    return {
+      pushed: pushes.flatMap(({ key, error }) => (error ? [] : [key])),
+      failed: pushes.flatMap(({ key, error }) => (error ? [{ key, error }] : [])),
+    }
+  }
+
+  /** A page of keys is sealed as it comes, and sent when its handles are wiped. */
+  async #pushOf(
+    providerId: string,
+    keyIds: readonly string[],
+    host: HostConnection,
+    step: Reporter,
+  ): Promise<KeyPush[]> {
+    const pushes: KeyPush[] = []
+    const seals = new Map<string, SealedKey | VmsealError>()
+    const send = async (keyId: string): Promise<void> => {
+      const seal = seals.get(keyId)
+      seals.delete(keyId)
+      if (seal) pushes.push(await this.#send({ keyId, providerId }, seal, host, step))
+    }
+    const use = (keyId: string, handle: KeyHandle): void => {
+      const key = { keyId, providerId }
+      step({ actor: 'kms', action: 'key fetched', ...key })
+      seals.set(keyId, this.#seal(key, handle, host))
+    }
+    const pageDone = async (page: readonly string[]): Promise<void> => {
+      for (let start = 0; start < page.length; start += sentAtOnce)
+        await Promise.all(page.slice(start, start + sentAtOnce).map(send))
+    }
+    const failures = await this.#fetchAll(providerId, keyIds, use, pageDone)
+    // A provider that is closed in the middle fails what it had not fetched.
+    const sent = new Set(pushes.map(({ key }) => key.keyId))
+    for (const [keyId, error] of failures) {
+      const key = { keyId, providerId }
+      if (sent.has(keyId)) continue
+      await this.#tellUnavailable(key, error)
+      pushes.push({ key, host, error })
+    }
+    return pushes
+  }
+
+  /** A provider that cannot be opened fails all of them. */
+  async #fetchAll(
+    providerId: string,
+    keyIds: readonly string[],
+    use: (keyId: string, handle: KeyHandle) => void,
+    pageDone: (page: readonly string[]) => Promise<void>,
+  ): Promise<ReadonlyMap<string, VmsealError>> {
+    try {
+      return await (await this.#providers.open(providerId)).fetchKeys(keyIds, use, pageDone)
+    } catch (error) {
+      if (!isVmsealError(error)) throw error
+      return new Map(keyIds.map((keyId) => [keyId, error]))
+    }
+  }
+
+  async #send(
+    key: CryptoKeyId,
+    seal: SealedKey | VmsealError,
+    host: HostConnection,
+    step: Reporter,
+  ): Promise<KeyPush> {
+    try {
+      if (seal instanceof VmsealError) throw seal
+      await host.call((api) => api.installKey(seal))
+      await this.#events.append('vmseal.host.crypto.KeyPushed', { ...key, host: host.name })
+      step({ actor: 'vcenter', action: 'key pushed', ...key, host: host.name })
+      return { key, host }
+    } catch (cause) {
+      return this.#failed(key, host, cause, step)
+    }
   }
 
   /** The handle lives until every seal is made, and not while anything is sent. */
@@ -85,15 +176,18 @@ export class KeyDistribution {
       return await (await this.#providers.open(key.providerId)).fetchKey(key.keyId)
     } catch (error) {
       if (!isVmsealError(error)) throw error
-      const missing = isVmsealError(error, 'VMSEAL_KEY_MISSING_IN_KMS')
-      await this.#events.append(
-        missing
-          ? 'com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS'
-          : 'com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError',
-        { ...key, error: error.code },
-      )
+      await this.#tellUnavailable(key, error)
       throw error
     }
+  }
+
+  async #tellUnavailable(key: CryptoKeyId, { code }: VmsealError): Promise<void> {
+    await this.#events.append(
+      code === 'VMSEAL_KEY_MISSING_IN_KMS'
+        ? 'com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS'
+        : 'com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError',
+      { ...key, error: code },
+    )
   }
 
   #seal(key: CryptoKeyId, handle: KeyHandle, host: HostConnection): SealedKey | VmsealError {

@@ -3,15 +3,16 @@
  * disposes of; only its id is known here.
  */
 import { VmsealError, isVmsealError } from '../errors.js'
-import { attributeValue } from '../kmip/attributes.js'
-import type { KmipClient, ManagedKey } from '../kmip/client.js'
+import type { KmipClient } from '../kmip/client.js'
 import type { KmipCredential } from '../kmip/credential.js'
 import type { KeyHandle } from '../native/load.js'
 import type { KeyCreationTable, KeyProviderRecord, TrustedServer } from '../store/store.js'
 import { Deadline } from './key-provider/deadline.js'
 import { KeyCreations, type Creation } from './key-provider/key-creations.js'
+import { KeyFetch, type BulkUse } from './key-provider/key-fetch.js'
+import { ProviderErrors } from './key-provider/provider-errors.js'
 import { NoAnswerError, Replicas, type AskOptions } from './key-provider/replicas.js'
-import { KmsServer, type ServerFailure } from './key-provider/server.js'
+import { KmsServer } from './key-provider/server.js'
 import { acceptedCertificates } from './key-provider/server-trust.js'
 import { defaultTiming, type KeyProviderTiming } from './key-provider/timing.js'
 
@@ -58,23 +59,23 @@ export const productAttributes = {
   'x-Component': 'Virtual Machine',
 }
 
-/** Keys in one message, and messages at once, of `fetchKeys`. */
-const fetchedTogether = 32
-const pagesAtOnce = 4
-
 export class KeyProvider {
   readonly id: string
   readonly #replicas: Replicas
   readonly #creations: KeyCreations
-  readonly #timing: KeyProviderTiming
-  readonly #onUnreachable: (message: string) => Promise<void>
+  readonly #fetch: KeyFetch
+  readonly #errors: ProviderErrors
+  readonly #operationTimeoutMs: number
+  /** Alarms that are being recorded. */
+  #alarms: Promise<unknown> = Promise.resolve()
   #closed = false
 
   constructor(options: KeyProviderOptions) {
     const { record, privateKeyFile, creations, trusted = [], clock = () => new Date() } = options
     this.id = record.id
-    this.#timing = { ...defaultTiming, ...options.timing }
-    this.#onUnreachable = options.onUnreachable ?? (async () => {})
+    const timing = { ...defaultTiming, ...options.timing }
+    this.#operationTimeoutMs = timing.operationTimeoutMs
+    this.#errors = new ProviderErrors(record.id, options.onUnreachable ?? (async () => {}))
     const servers = record.servers.map(
       (address) =>
         new KmsServer({
@@ -85,12 +86,13 @@ export class KeyProvider {
             privateKeyFile,
             ...(options.credential ? { credential: options.credential } : {}),
           },
-          timing: this.#timing,
-          onDistrust: (server, error) => void options.onDistrust?.(server.name, error.message),
+          timing,
+          onDistrust: (server, error) => this.#alarm(options.onDistrust?.(server.name, error.message)),
         }),
     )
-    this.#replicas = new Replicas(servers, this.#timing.connectTimeoutMs)
-    this.#creations = new KeyCreations(record.id, this.#replicas, creations, clock, this.#timing.lateCreateMs)
+    this.#replicas = new Replicas(servers, timing.connectTimeoutMs)
+    this.#creations = new KeyCreations(record.id, this.#replicas, creations, clock, timing.lateCreateMs)
+    this.#fetch = new KeyFetch(this.#replicas, this.#errors, timing.hedgeDelayMs)
   }
 
   /**
@@ -123,66 +125,25 @@ export class KeyProvider {
    * The key as a native handle, which the caller disposes of. VMSEAL_KEY_MISSING_IN_KMS when every server says so,
    * VMSEAL_KEY_NOT_ACTIVE, or VMSEAL_KEY_PROVIDER_UNREACHABLE.
    */
-  async fetchKey(keyId: string): Promise<KeyHandle> {
-    const deadline = this.#begin()
-    const { hedgeDelayMs } = this.#timing
-    try {
-      const { key } = await this.#replicas.first((client) => client.get(keyId, { state: true }), deadline, {
-        hedgeDelayMs,
-        reject: ({ state }: ManagedKey) => (state === 'Active' ? undefined : this.#notActive(keyId, state)),
-        discard: (managed) => managed.key.dispose(),
-      })
-      return key
-    } catch (error) {
-      if (error instanceof NoAnswerError) throw await this.#explain(keyId, error, deadline)
-      throw error
-    }
+  fetchKey(keyId: string): Promise<KeyHandle> {
+    return this.#within((deadline) => this.#fetch.fetch(keyId, deadline))
   }
 
   /**
-   * Many keys, several in one message: `use` gets each as a handle that is wiped when it is done. Returns why for those
-   * that cannot be had: the codes of `fetchKey`, which is asked for each of them again.
+   * Many keys, many in one message. Returns why for those that cannot be had: the codes of `fetchKey`, and what `use`
+   * rejects with. Each message has a deadline of its own.
    */
-  async fetchKeys(
+  fetchKeys(
     keyIds: readonly string[],
-    use: (keyId: string, key: KeyHandle) => Promise<void> | void,
+    use: BulkUse['use'],
+    pageDone?: BulkUse['pageDone'],
   ): Promise<Map<string, VmsealError>> {
-    const failures = new Map<string, VmsealError>()
-    const pages = Array.from({ length: Math.ceil(keyIds.length / fetchedTogether) }, (_, page) =>
-      keyIds.slice(page * fetchedTogether, (page + 1) * fetchedTogether),
-    )
-    const work = async (): Promise<void> => {
-      for (let page = pages.shift(); page; page = pages.shift()) {
-        const handles = await this.#fetchPage(page)
-        try {
-          for (const [index, keyId] of page.entries()) {
-            try {
-              const key = handles[index] ?? (await this.fetchKey(keyId))
-              handles[index] = key
-              await use(keyId, key)
-            } catch (error) {
-              if (!isVmsealError(error)) throw error
-              failures.set(keyId, error)
-            }
-          }
-        } finally {
-          disposeAll(handles)
-        }
-      }
-    }
-    await Promise.all(Array.from({ length: pagesAtOnce }, work))
-    return failures
+    return this.#fetch.fetchMany(keyIds, pageDone ? { use, pageDone } : { use }, () => this.#begin())
   }
 
   /** The KMIP state of a key, or why it is not known: the codes of `fetchKey`. Never fetches the key. */
-  async keyState(keyId: string): Promise<unknown> {
-    const deadline = this.#begin()
-    try {
-      return await this.#stateOf(keyId, deadline)
-    } catch (error) {
-      if (error instanceof NoAnswerError) throw await this.#explain(keyId, error, deadline)
-      throw error
-    }
+  keyState(keyId: string): Promise<unknown> {
+    return this.#within((deadline) => this.#fetch.state(keyId, deadline))
   }
 
   /** For what may be asked of any server and more than once. VMSEAL_KEY_PROVIDER_UNREACHABLE or the first refusal. */
@@ -193,7 +154,7 @@ export class KeyProvider {
     try {
       return await this.#replicas.first(request, this.#begin(), options)
     } catch (error) {
-      throw error instanceof NoAnswerError ? await this.#explainAll(error) : error
+      throw error instanceof NoAnswerError ? await this.#errors.refusalOrUnreachable(error) : error
     }
   }
 
@@ -202,49 +163,35 @@ export class KeyProvider {
     return this.#creations.countUnclear()
   }
 
+  /** What is on its way is given up; alarms are recorded. */
   async close(): Promise<void> {
     this.#closed = true
     this.#replicas.close()
+    await this.#alarms
   }
 
-  /** The keys of one message; absent: not to be had so. */
-  async #fetchPage(keyIds: readonly string[]): Promise<(KeyHandle | undefined)[]> {
-    const requests = keyIds.flatMap((id) => [
-      { operation: 'Get' as const, request: { id } },
-      { operation: 'GetAttributes' as const, request: { id, names: ['State'] } },
-    ])
-    const ask = async (client: KmipClient): Promise<(KeyHandle | undefined)[]> => {
-      const answers = await client.batch(requests)
-      return keyIds.map((_, index) => {
-        const [get, state] = [answers[2 * index], answers[2 * index + 1]]
-        const key = get?.status === 'fulfilled' && 'key' in get.value ? get.value.key : undefined
-        if (!key) return undefined
-        const attributes =
-          state?.status === 'fulfilled' && 'attributes' in state.value ? state.value.attributes : []
-        if (attributeValue(attributes, 'State') === 'Active') return key
-        key.dispose()
-        return undefined
-      })
-    }
-    const { hedgeDelayMs } = this.#timing
-    try {
-      return await this.#replicas.first(ask, this.#begin(), { hedgeDelayMs, discard: disposeAll })
-    } catch (error) {
-      if (error instanceof NoAnswerError) return []
-      throw error
-    }
+  /** Nobody who asks for a key waits for it. */
+  #alarm(recording: Promise<void> | undefined): void {
+    const recorded = (recording ?? Promise.resolve()).catch((error: unknown) => {
+      if (!isVmsealError(error)) throw error
+    })
+    this.#alarms = Promise.all([this.#alarms, recorded])
+  }
+
+  async #within<Result>(work: (deadline: Deadline) => Promise<Result>): Promise<Result> {
+    return work(this.#begin())
   }
 
   #begin(): Deadline {
     if (this.#closed) throw new VmsealError('VMSEAL_INVALID_STATE', `key provider ${this.id} is closed`)
-    return Deadline.after(this.#timing.operationTimeoutMs)
+    return Deadline.after(this.#operationTimeoutMs)
   }
 
   async #create(deadline: Deadline): Promise<Creation> {
     try {
       return await this.#creations.create(deadline)
     } catch (error) {
-      throw error instanceof NoAnswerError ? await this.#explainAll(error) : error
+      throw error instanceof NoAnswerError ? await this.#errors.refusalOrUnreachable(error) : error
     }
   }
 
@@ -254,13 +201,12 @@ export class KeyProvider {
       await this.#replicas.first((client) => client.activate(keyId), deadline, { prefer: server })
     } catch (error) {
       if (!(error instanceof NoAnswerError)) throw error
-      if (!error.failures.some((failure) => failure.refused)) throw await this.#unreachable(error)
+      if (!error.failures.some((failure) => failure.refused)) throw await this.#errors.unreachable(error)
       // Only with the state is it clear whether the refusal is of any weight.
-      const state = await this.#stateOf(keyId, deadline).catch((unknown: unknown) =>
-        unknown instanceof NoAnswerError ? this.#unreachable(unknown) : Promise.reject(unknown as Error),
-      )
-      if (state instanceof VmsealError) throw state
-      if (state !== 'Active') throw await this.#explainAll(error)
+      const state = await this.#fetch.askState(keyId, deadline).catch(async (unknown: unknown) => {
+        throw unknown instanceof NoAnswerError ? await this.#errors.unreachable(unknown) : unknown
+      })
+      if (state !== 'Active') throw await this.#errors.refusalOrUnreachable(error)
     }
   }
 
@@ -283,62 +229,4 @@ export class KeyProvider {
       if (!(error instanceof NoAnswerError)) throw error
     }
   }
-
-  async #stateOf(keyId: string, deadline: Deadline): Promise<unknown> {
-    const { hedgeDelayMs } = this.#timing
-    const attributes = await this.#replicas.first(
-      (client) => client.getAttributes(keyId, ['State']),
-      deadline,
-      { hedgeDelayMs },
-    )
-    return attributeValue(attributes, 'State')
-  }
-
-  /** Why no server gave the key: servers differ in the reason they give for one that is destroyed or not active. */
-  async #explain(keyId: string, none: NoAnswerError, deadline: Deadline): Promise<VmsealError> {
-    const inactive = none.failures.find(({ cause }) => cause.code === 'VMSEAL_KEY_NOT_ACTIVE')
-    if (inactive) return inactive.cause
-    const refusal = none.failures.find(
-      (failure) => failure.refused && failure.resultReason !== 'ItemNotFound',
-    )
-    if (refusal) {
-      const state = await this.#stateOf(keyId, deadline).catch(() => undefined)
-      if (state === 'Destroyed' || state === 'DestroyedCompromised') return this.#missing(keyId, refusal)
-      return state === undefined || state === 'Active' ? refusal.cause : this.#notActive(keyId, state)
-    }
-    // One that does not answer may have it.
-    const [first] = none.failures
-    return first && none.failures.every((failure) => failure.refused)
-      ? this.#missing(keyId, first)
-      : this.#unreachable(none)
-  }
-
-  /** The first refusal of a server that answers, else unreachable. */
-  async #explainAll(none: NoAnswerError): Promise<VmsealError> {
-    return none.failures.find((failure) => failure.refused)?.cause ?? (await this.#unreachable(none))
-  }
-
-  #missing(keyId: string, { cause }: ServerFailure): VmsealError {
-    const text = `key provider ${this.id} does not know key ${keyId}. Restore it at the KMS under this id`
-    return new VmsealError('VMSEAL_KEY_MISSING_IN_KMS', text, { cause, details: { subject: keyId } })
-  }
-
-  #notActive(keyId: string, state: unknown): VmsealError {
-    const text = `key ${keyId} of key provider ${this.id} is ${String(state)}, not Active`
-    return new VmsealError('VMSEAL_KEY_NOT_ACTIVE', text, { details: { subject: keyId } })
-  }
-
-  async #unreachable({ failures, message: reasons }: NoAnswerError): Promise<VmsealError> {
-    const message = `no server of key provider ${this.id} can be used. ${reasons}`
-    await this.#onUnreachable(message)
-    const lost = failures.find((failure) => !failure.refused)
-    return new VmsealError('VMSEAL_KEY_PROVIDER_UNREACHABLE', message, {
-      cause: lost?.cause,
-      details: { subject: this.id },
-    })
-  }
-}
-
-function disposeAll(keys: readonly (KeyHandle | undefined)[]): void {
-  for (const key of keys) key?.dispose()
 }

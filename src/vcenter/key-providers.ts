@@ -1,42 +1,25 @@
 /** The registered key providers. Of each: where its servers are and how to authenticate; never a key of it. */
-import { isDeepStrictEqual } from 'node:util'
 import { VmsealError, isVmsealError } from '../errors.js'
-import type { KmipCredential } from '../kmip/credential.js'
 import { native } from '../native/load.js'
 import type { KeyProviderRecord, KmsServerAddress, Store } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnections } from './host-connections.js'
-import { KeyProvider } from './key-provider.js'
-import { describeForPeople, dueWarning, type CertificateInfo } from './key-provider/certificate-info.js'
+import type { KeyProvider } from './key-provider.js'
+import { describeForPeople } from './key-provider/certificate-info.js'
 import { ClientCertificates } from './key-provider/client-certificates.js'
 import { CredentialFiles } from './key-provider/credential-files.js'
-import type { ServerIdentity } from './key-provider/dialer.js'
-import { diagnose, type ServerDiagnosis } from './key-provider/doctor.js'
+import { diagnose, diagnoseUnregistered, type ServerDiagnosis } from './key-provider/doctor.js'
+import { warnOfExpiry } from './key-provider/expiry-warnings.js'
 import { ProviderKeys } from './key-provider/provider-keys.js'
-import { acceptedCertificates, ServerTrust } from './key-provider/server-trust.js'
+import { OpenProviders } from './key-provider/open-providers.js'
+import { ServerTrust } from './key-provider/server-trust.js'
+import { requireCredentials, requireServers } from './key-provider/spec.js'
+import type { KeyProviderCredentials, KeyProviderSpec } from './key-provider/spec.js'
 import { overallStatus, serverStatus, type KeyProviderStatus } from './key-provider/status.js'
 import { defaultTiming, type KeyProviderTiming } from './key-provider/timing.js'
+import { Turns } from './key-provider/turns.js'
 import { notFound, requireName } from './names.js'
 import type { VmInventory } from './vm-inventory.js'
-
-/** How vCenter shows the KMS who it is, and knows the KMS. */
-export interface KeyProviderCredentials {
-  /** PEM of the authority that the KMS's certificate comes from. */
-  readonly caCertificate: string
-  /** PEM of the client certificate. */
-  readonly certificate: string
-  /** Its private key, a file. vCenter makes its own copy; the key is never read into JavaScript. */
-  readonly privateKeyFile: string
-}
-
-export interface KeyProviderSpec {
-  /** Written into VM files as the name of the provider. It never changes, and must be used again after a loss. */
-  readonly id: string
-  /** Replicas that serve the same keys, in the order in which they are tried. */
-  readonly servers: KmsServerAddress | readonly KmsServerAddress[]
-  /** Without them trust is set up step by step: `serverTrust` and `clientCertificates`. */
-  readonly credentials?: KeyProviderCredentials
-}
 
 export interface KeyProviderInfo {
   readonly id: string
@@ -61,6 +44,8 @@ export interface KeyProvidersOptions {
   readonly timing?: Partial<KeyProviderTiming>
 }
 
+/** Of the certificates: soon after the start, also of a process that is never up for long, and then now and again. */
+const firstCheckMs = 60 * 1000
 const checkIntervalMs = 12 * 60 * 60 * 1000
 
 export class KeyProviders {
@@ -74,8 +59,10 @@ export class KeyProviders {
   readonly #clock: () => Date
   readonly #timing: KeyProviderTiming
   readonly #files: CredentialFiles
-  readonly #open = new Map<string, KeyProvider>()
-  readonly #checking: NodeJS.Timeout
+  readonly #open: OpenProviders
+  readonly #turns = new Turns()
+  readonly #timers: readonly NodeJS.Timeout[]
+  #checking: Promise<void> = Promise.resolve()
 
   /** @internal */
   constructor(options: KeyProvidersOptions) {
@@ -85,13 +72,12 @@ export class KeyProviders {
     this.#clock = clock
     this.#timing = { ...defaultTiming, ...options.timing }
     this.#files = new CredentialFiles(options.directory)
+    this.#open = new OpenProviders({ store, events, clock, files: this.#files, timing: this.#timing })
     const registration = {
       record: (id: string) => this.#registered(id),
-      replace: async (record: KeyProviderRecord) => {
-        await store.keyProviders.update(record)
-        await this.#forget(record.id)
-      },
-      reopen: (id: string) => this.#forget(id),
+      inTurn: <Result>(id: string, change: () => Promise<Result>) => this.#turns.take(id, change),
+      replace: (record: KeyProviderRecord) => this.#replace(record),
+      reopen: (id: string) => this.#open.forget(id),
     }
     this.clientCertificates = new ClientCertificates(registration, store.keyProviderTrust, this.#files, clock)
     this.serverTrust = new ServerTrust(registration, store.keyProviderTrust, clock)
@@ -103,7 +89,10 @@ export class KeyProviders {
       open: (id) => this.open(id),
       requireDefault: () => this.requireDefault(),
     })
-    this.#checking = setInterval(() => void this.#checkAll(), checkIntervalMs).unref()
+    const check = (): void => {
+      this.#checking = this.#checking.then(() => this.#checkAll())
+    }
+    this.#timers = [setTimeout(check, firstCheckMs).unref(), setInterval(check, checkIntervalMs).unref()]
   }
 
   /** Registers a provider; it need not be reachable. The first one becomes the default. */
@@ -150,57 +139,56 @@ export class KeyProviders {
   }
 
   /** Adds a replica as the last in order. VMSEAL_ALREADY_EXISTS if the provider has it. */
-  async addServer(id: string, server: KmsServerAddress): Promise<KeyProviderInfo> {
-    const { servers } = await this.#registered(id)
-    return this.setServers(id, [...servers, server])
+  addServer(id: string, server: KmsServerAddress): Promise<KeyProviderInfo> {
+    return this.#change(id, (record) => ({ servers: requireServers([...record.servers, server]) }))
   }
 
   /** VMSEAL_NOT_FOUND, or VMSEAL_INVALID_STATE for the last one: remove the provider instead. */
-  async removeServer(id: string, server: KmsServerAddress): Promise<KeyProviderInfo> {
-    const { servers } = await this.#registered(id)
-    const rest = servers.filter(({ host, port }) => host !== server.host || port !== server.port)
-    if (rest.length === servers.length) throw notFound('server', `${server.host}:${server.port}`)
-    if (rest.length === 0)
-      throw new VmsealError('VMSEAL_INVALID_STATE', `it is the only server of ${id}: remove the provider`, {
-        details: { subject: id },
-      })
-    return this.setServers(id, rest)
+  removeServer(id: string, server: KmsServerAddress): Promise<KeyProviderInfo> {
+    return this.#change(id, ({ servers }) => {
+      const rest = servers.filter(({ host, port }) => host !== server.host || port !== server.port)
+      if (rest.length === servers.length) throw notFound('server', `${server.host}:${server.port}`)
+      if (rest.length === 0)
+        throw new VmsealError('VMSEAL_INVALID_STATE', `it is the only server of ${id}: remove the provider`, {
+          details: { subject: id },
+        })
+      return { servers: rest }
+    })
   }
 
   /** Replaces the servers, for instance to change their order. They must serve the same keys. */
-  async setServers(id: string, servers: readonly KmsServerAddress[]): Promise<KeyProviderInfo> {
-    const record = await this.#registered(id)
-    await this.#store.keyProviders.update({ ...record, servers: requireServers(servers) })
-    await this.#forget(id)
-    return this.get(id)
+  setServers(id: string, servers: readonly KmsServerAddress[]): Promise<KeyProviderInfo> {
+    return this.#change(id, () => ({ servers: requireServers(servers) }))
   }
 
   /** PEM of the authority that the servers' certificates come from; replaces the one before. */
   async setAuthority(id: string, caCertificate: string): Promise<void> {
-    const record = await this.#registered(id)
-    native.describeCertificate(caCertificate)
-    await this.#store.keyProviders.update({ ...record, caCertificate })
-    await this.#forget(id)
+    await this.#change(id, () => {
+      native.describeCertificate(caCertificate)
+      return { caCertificate }
+    })
   }
 
   /** User name and password that a KMS asks for beside the client certificate; `null`: none. Not shown again. */
-  async setLogin(
+  setLogin(
     id: string,
     login: { readonly username: string; readonly password: string } | null,
   ): Promise<void> {
-    await this.#registered(id)
-    const before = await this.#store.keyProviderTrust.getLogin(id)
-    if (login && (typeof login.username !== 'string' || typeof login.password !== 'string'))
-      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'username and password must be strings')
-    await this.#store.keyProviderTrust.setLogin(
-      id,
-      login && {
-        username: requireName('user name', login.username),
-        passwordFile: await this.#files.writePassword(login.password),
-      },
-    )
-    if (before) await this.#files.remove(before.passwordFile)
-    await this.#forget(id)
+    return this.#turns.take(id, async () => {
+      await this.#registered(id)
+      const before = await this.#store.keyProviderTrust.getLogin(id)
+      if (login && (typeof login.username !== 'string' || typeof login.password !== 'string'))
+        throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'username and password must be strings')
+      await this.#store.keyProviderTrust.setLogin(
+        id,
+        login && {
+          username: requireName('user name', login.username),
+          passwordFile: await this.#files.writePassword(login.password),
+        },
+      )
+      if (before) await this.#files.remove(before.passwordFile)
+      await this.#open.forget(id)
+    })
   }
 
   /**
@@ -228,27 +216,29 @@ export class KeyProviders {
   }
 
   /** Forgets a provider, also one in use: its keys stay at the KMS and open again when it is added under this id. */
-  async remove(id: string): Promise<void> {
-    const record = await this.#registered(id)
-    const pending = await this.#store.keyProviderTrust.getPending(id)
-    const login = await this.#store.keyProviderTrust.getLogin(id)
-    await this.#store.keyProviders.remove(id)
-    await this.#forget(id)
-    await this.#files.remove(record.privateKeyFile)
-    if (pending) await this.#files.remove(pending.privateKeyFile)
-    if (login) await this.#files.remove(login.passwordFile)
+  remove(id: string): Promise<void> {
+    return this.#turns.take(id, async () => {
+      const record = await this.#registered(id)
+      const pending = await this.#store.keyProviderTrust.getPending(id)
+      const login = await this.#store.keyProviderTrust.getLogin(id)
+      await this.#store.keyProviders.remove(id)
+      await this.#open.forget(id)
+      await this.#files.remove(record.privateKeyFile)
+      if (pending) await this.#files.remove(pending.privateKeyFile)
+      if (login) await this.#files.remove(login.passwordFile)
+    })
   }
 
   /** Asks every server. Leaves a warning in the event log for each certificate that is about to expire. */
   async status(id: string): Promise<KeyProviderStatus> {
     const record = await this.#registered(id)
     const now = this.#clock()
-    const identities = await this.#identities(record)
+    const identities = await this.#open.identities(record)
     const servers = await Promise.all(
       identities.map(({ server, identity }) => serverStatus(server, identity, this.#timing, now)),
     )
     const client = record.certificate === '' ? undefined : describeForPeople(record.certificate, now)
-    await this.#warnAbout(id, client, servers)
+    await warnOfExpiry(this.#store.keyProviderTrust, this.#events, { providerId: id, client, servers })
     return {
       id,
       status: overallStatus(servers, client),
@@ -265,8 +255,9 @@ export class KeyProviders {
     target: string | { readonly server: KmsServerAddress; readonly credentials: KeyProviderCredentials },
     server?: KmsServerAddress,
   ): Promise<ServerDiagnosis[]> {
-    if (typeof target !== 'string') return [await this.#diagnoseStranger(target.server, target.credentials)]
-    const identities = await this.#identities(await this.#registered(target))
+    if (typeof target !== 'string')
+      return [await diagnoseUnregistered(target.server, target.credentials, this.#timing)]
+    const identities = await this.#open.identities(await this.#registered(target))
     const chosen = identities.filter(
       (entry) => !server || (entry.server.host === server.host && entry.server.port === server.port),
     )
@@ -275,30 +266,8 @@ export class KeyProviders {
   }
 
   /** @internal VMSEAL_KEY_PROVIDER_UNREACHABLE if no provider has this id. */
-  async open(id: string): Promise<KeyProvider> {
-    const known = this.#open.get(id)
-    if (known) return known
-    const record = await this.#record(id)
-    const trusted = await this.#store.keyProviderTrust.listServers(id)
-    const credential = await this.#credential(id)
-    // Another call may have opened it while this one read the record.
-    const existing = this.#open.get(id)
-    if (existing) return existing
-    const provider = new KeyProvider({
-      record,
-      trusted,
-      credential,
-      privateKeyFile: this.#files.path(record.privateKeyFile),
-      creations: this.#store.keyCreations,
-      timing: this.#timing,
-      clock: this.#clock,
-      onUnreachable: (message) =>
-        this.#events.append('com.vmware.vc.kms.crypto.Unreachable', { providerId: id, message }),
-      onDistrust: (server, message) =>
-        this.#events.append('vmseal.kms.crypto.ServerNotTrusted', { providerId: id, server, message }),
-    })
-    this.#open.set(id, provider)
-    return provider
+  open(id: string): Promise<KeyProvider> {
+    return this.#open.open(id)
   }
 
   /** @internal Of the cluster, else of the whole vCenter. VMSEAL_NO_DEFAULT_KEY_PROVIDER if there is none. */
@@ -310,9 +279,9 @@ export class KeyProviders {
 
   /** @internal */
   async close(): Promise<void> {
-    clearInterval(this.#checking)
-    await Promise.all([...this.#open.values()].map((provider) => provider.close()))
-    this.#open.clear()
+    for (const timer of this.#timers) clearTimeout(timer)
+    await this.#checking
+    await this.#open.close()
   }
 
   async #defaultId(cluster: Entity | undefined, defaultsToParent: boolean): Promise<string | null> {
@@ -322,79 +291,31 @@ export class KeyProviders {
     return this.#store.keyProviders.getDefault()
   }
 
-  async #diagnoseStranger(server: KmsServerAddress, given: KeyProviderCredentials): Promise<ServerDiagnosis> {
-    const { caCertificate, certificate, privateKeyFile } = requireCredentials(given)
-    const [address = server] = requireServers(server)
-    const accepted = acceptedCertificates(caCertificate, [], address)
-    return diagnose(address, { accepted, certificate, privateKeyFile }, this.#timing)
+  async #change(
+    id: string,
+    change: (record: KeyProviderRecord) => Partial<Pick<KeyProviderRecord, 'servers' | 'caCertificate'>>,
+  ): Promise<KeyProviderInfo> {
+    await this.#turns.take(id, async () => {
+      const record = await this.#registered(id)
+      await this.#replace({ ...record, ...change(record) })
+    })
+    return this.get(id)
   }
 
-  async #identities(
-    record: KeyProviderRecord,
-  ): Promise<{ server: KmsServerAddress; identity: ServerIdentity }[]> {
-    const trusted = await this.#store.keyProviderTrust.listServers(record.id)
-    const credential = await this.#credential(record.id)
-    const { certificate } = record
-    const privateKeyFile = this.#files.path(record.privateKeyFile)
-    return record.servers.map((server) => ({
-      server,
-      identity: {
-        accepted: acceptedCertificates(record.caCertificate, trusted, server),
-        certificate,
-        privateKeyFile,
-        ...(credential ? { credential } : {}),
-      },
-    }))
-  }
-
-  async #credential(id: string): Promise<KmipCredential | undefined> {
-    const login = await this.#store.keyProviderTrust.getLogin(id)
-    if (!login) return undefined
-    return { username: login.username, password: await this.#files.readPassword(login.passwordFile) }
-  }
-
-  /** Each warning once for each certificate. */
-  async #warnAbout(
-    providerId: string,
-    client: CertificateInfo | undefined,
-    servers: KeyProviderStatus['servers'],
-  ): Promise<void> {
-    const { keyProviderTrust } = this.#store
-    const isNews = async (certificate: CertificateInfo): Promise<boolean> => {
-      const days = dueWarning(certificate)
-      // The same key may be in the certificate that follows.
-      const name = `${certificate.keyHash} ${certificate.notAfter}`
-      return days !== undefined && keyProviderTrust.noteWarning(name, days)
-    }
-    if (client && (await isNews(client)))
-      await this.#events.append('com.vmware.vc.vecs.KMSClientCertExpirationEvent', {
-        providerId,
-        daysToExpiry: client.daysToExpiry,
-        notAfter: client.notAfter,
-      })
-    for (const { server, certificate } of servers)
-      if (certificate && (await isNews(certificate)))
-        await this.#events.append('com.vmware.vc.vecs.KMSServerCertExpirationEvent', {
-          providerId,
-          server,
-          daysToExpiry: certificate.daysToExpiry,
-          notAfter: certificate.notAfter,
-        })
+  async #replace(record: KeyProviderRecord): Promise<void> {
+    await this.#store.keyProviders.update(record)
+    await this.#open.forget(record.id)
   }
 
   /** Nobody waits for it, so there is nobody to tell of what it cannot do. */
   async #checkAll(): Promise<void> {
-    try {
-      for (const { id } of await this.#store.keyProviders.list()) await this.status(id)
-    } catch (error) {
+    const tolerate = (error: unknown): void => {
       if (!isVmsealError(error)) throw error
     }
-  }
-
-  async #forget(id: string): Promise<void> {
-    const open = this.#open.get(id)
-    this.#open.delete(id)
-    await open?.close()
+    const check = async (): Promise<void> => {
+      for (const { id } of await this.#store.keyProviders.list()) await this.status(id).catch(tolerate)
+    }
+    await check().catch(tolerate)
   }
 
   async #registered(id: string): Promise<KeyProviderRecord> {
@@ -402,49 +323,10 @@ export class KeyProviders {
     if (!record) throw notFound('key provider', id)
     return record
   }
-
-  async #record(id: string): Promise<KeyProviderRecord> {
-    const record = (await this.#store.keyProviders.list()).find((entry) => entry.id === id)
-    if (record) return record
-    throw new VmsealError(
-      'VMSEAL_KEY_PROVIDER_UNREACHABLE',
-      `there is no key provider '${id}'. Add it under exactly this id`,
-      { details: { subject: id } },
-    )
-  }
 }
 
 const noCredentials: KeyProviderCredentials = { caCertificate: '', certificate: '', privateKeyFile: '' }
 
 function entityId(entity: Entity | undefined): string | undefined {
   return typeof entity === 'object' ? entity.id : entity
-}
-
-function requireCredentials(credentials: KeyProviderCredentials | undefined): KeyProviderCredentials {
-  for (const field of ['caCertificate', 'certificate', 'privateKeyFile'] as const)
-    if (typeof credentials?.[field] !== 'string')
-      throw new VmsealError(
-        'VMSEAL_INVALID_ARGUMENT',
-        `credentials.${field} of a key provider must be a string`,
-      )
-  return credentials as KeyProviderCredentials
-}
-
-function requireServers(servers: KeyProviderSpec['servers']): KmsServerAddress[] {
-  const list = Array.isArray(servers)
-    ? (servers as readonly KmsServerAddress[])
-    : [servers as KmsServerAddress]
-  if (list.length === 0) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'a key provider needs a server')
-  const addresses = list.map(({ host, port, serverName }) => {
-    const address = requireName('KMS host', host)
-    if (!Number.isInteger(port) || port < 1 || port > 65535)
-      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `port ${port} of KMS ${address} is not 1 to 65535`)
-    return serverName === undefined ? { host: address, port } : { host: address, port, serverName }
-  })
-  for (const [index, { host, port }] of addresses.entries())
-    if (addresses.slice(0, index).some((other) => isDeepStrictEqual([other.host, other.port], [host, port])))
-      throw new VmsealError('VMSEAL_ALREADY_EXISTS', `${host}:${port} is given twice`, {
-        details: { subject: `${host}:${port}` },
-      })
-  return addresses
 }

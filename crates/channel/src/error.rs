@@ -61,6 +61,14 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// A server cannot have its address.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Host and port.
+        address: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A kept connection was found closed before anything was sent over it: the request may safely be sent again.
     #[error("the KMIP connection to {peer} was closed while idle and nothing was sent; open a new one")]
     ClosedWhileIdle {
@@ -111,6 +119,7 @@ impl Error {
             }
             Error::Keys(error) => error.code(),
             Error::Connection { .. } | Error::ClosedWhileIdle { .. } => "VMSEAL_KMIP_CONNECTION",
+            Error::Listen { .. } => "VMSEAL_ADDRESS_UNAVAILABLE",
             Error::Tls { .. } => "VMSEAL_KMIP_TLS",
             Error::Timeout { .. } => "VMSEAL_KMIP_TIMEOUT",
             Error::Certificate(_) => "VMSEAL_CERTIFICATE_INVALID",

@@ -125,7 +125,7 @@ fn a_port_in_use_is_an_error() {
     let mut config = installation.server_config();
     config.port = server.local_addr().port();
     let error = Server::start(config, Arc::new(Echo::default())).map(|_| ()).unwrap_err();
-    assert_eq!(error.code(), "VMSEAL_KMIP_CONNECTION");
+    assert_eq!(error.code(), "VMSEAL_ADDRESS_UNAVAILABLE");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 /**
- * How the KMS comes to trust vCenter: a self-signed certificate that the KMS pins, a request that it signs, or a pair
- * that it issued. A key that is made here never leaves; until its certificate is installed it is pending, and making
- * another one replaces it.
+ * How the KMS comes to trust vCenter: a self-signed certificate that the KMS pins, a request that it signs, a pair that
+ * it issued, or vCenter's own authority, which the KMS is given. A key that is made here never leaves; until its
+ * certificate is installed it is pending, and making another one replaces it.
  */
 import { VmsealError } from '../../errors.js'
 import { native } from '../../native/load.js'
 import type { KeyProviderTrustTable, PendingClientCertificate } from '../../store/store.js'
+import { ClientAuthority } from './client-authority.js'
 import type { CredentialFiles } from './credential-files.js'
 import type { ProviderRegistration } from './registration.js'
 
@@ -13,6 +14,7 @@ export class ClientCertificates {
   readonly #registration: ProviderRegistration
   readonly #table: KeyProviderTrustTable
   readonly #files: CredentialFiles
+  readonly #authority: ClientAuthority
   readonly #clock: () => Date
 
   /** @internal */
@@ -25,6 +27,7 @@ export class ClientCertificates {
     this.#registration = registration
     this.#table = table
     this.#files = files
+    this.#authority = new ClientAuthority(files)
     this.#clock = clock
   }
 
@@ -48,9 +51,11 @@ export class ClientCertificates {
   }
 
   /** Shows the KMS the certificate of the last `generateSelfSigned` from now on. */
-  async useSelfSigned(providerId: string): Promise<void> {
-    const pending = await this.#requirePending(providerId, 'self-signed')
-    await this.#install(providerId, pending.pem, pending)
+  useSelfSigned(providerId: string): Promise<void> {
+    return this.#registration.inTurn(providerId, async () => {
+      const pending = await this.#requirePending(providerId, 'self-signed')
+      await this.#install(providerId, pending.pem, pending)
+    })
   }
 
   /** A new key and a signing request (PKCS#10, PEM) for the KMS's authority. Goes on with `installSigned`. */
@@ -61,43 +66,72 @@ export class ClientCertificates {
   }
 
   /** The answer to the last request. VMSEAL_CERTIFICATE_INVALID if it answers an older one, or another's. */
-  async installSigned(providerId: string, certificate: string): Promise<void> {
-    const pending = await this.#requirePending(providerId, 'request')
-    this.#requireUsable(certificate)
-    this.#files.requirePair(certificate, pending.privateKeyFile)
-    await this.#install(providerId, certificate, pending)
+  installSigned(providerId: string, certificate: string): Promise<void> {
+    return this.#registration.inTurn(providerId, async () => {
+      const pending = await this.#requirePending(providerId, 'request')
+      this.#requireUsable(certificate)
+      this.#files.requirePair(certificate, pending.privateKeyFile)
+      await this.#install(providerId, certificate, pending)
+    })
   }
 
   /** A pair that the KMS issued. vCenter makes its own copy of the key file, which JavaScript does not read. */
-  async upload(
+  upload(
     providerId: string,
     pair: { readonly certificate: string; readonly privateKeyFile: string },
   ): Promise<void> {
+    return this.#registration.inTurn(providerId, async () => {
+      await this.#registration.record(providerId)
+      this.#requireUsable(pair.certificate)
+      await this.#replace(providerId, pair.certificate, await this.#files.copy(pair.privateKeyFile))
+    })
+  }
+
+  /** The authority (PEM) of this vCenter's own client certificates, made when it is first asked for: the KMS is to trust it. */
+  authority(): Promise<string> {
+    return this.#authority.certificate()
+  }
+
+  /**
+   * A new key and its certificate under `authority()`, shown to the KMS from now on; returns the certificate (PEM). The
+   * KMS has to trust the authority first.
+   */
+  useIssued(providerId: string, options: { commonName?: string } = {}): Promise<string> {
+    return this.#registration.inTurn(providerId, async () => {
+      await this.#registration.record(providerId)
+      const { pem, name } = await this.#authority.issue(options.commonName ?? 'vmseal vCenter')
+      await this.#replace(providerId, pem, name)
+      return pem
+    })
+  }
+
+  #generate(
+    providerId: string,
+    kind: PendingClientCertificate['kind'],
+    make: (file: string) => string,
+  ): Promise<string> {
+    return this.#registration.inTurn(providerId, async () => {
+      await this.#registration.record(providerId)
+      const replaced = await this.#table.getPending(providerId)
+      const { pem, name } = await this.#files.make(make)
+      const createdAt = this.#clock().toISOString()
+      await this.#table.setPending({ providerId, kind, pem, privateKeyFile: name, createdAt })
+      if (replaced) await this.#files.remove(replaced.privateKeyFile)
+      return pem
+    })
+  }
+
+  /** Takes a pair into use; the key file is removed again if the two do not belong together. */
+  async #replace(providerId: string, certificate: string, privateKeyFile: string): Promise<void> {
     const record = await this.#registration.record(providerId)
-    this.#requireUsable(pair.certificate)
-    const privateKeyFile = await this.#files.copy(pair.privateKeyFile)
     try {
-      this.#files.requirePair(pair.certificate, privateKeyFile)
-      await this.#registration.replace({ ...record, certificate: pair.certificate, privateKeyFile })
+      this.#files.requirePair(certificate, privateKeyFile)
+      await this.#registration.replace({ ...record, certificate, privateKeyFile })
     } catch (error) {
       await this.#files.remove(privateKeyFile)
       throw error
     }
     await this.#files.remove(record.privateKeyFile)
-  }
-
-  async #generate(
-    providerId: string,
-    kind: PendingClientCertificate['kind'],
-    make: (file: string) => string,
-  ): Promise<string> {
-    await this.#registration.record(providerId)
-    const replaced = await this.#table.getPending(providerId)
-    const { pem, name } = await this.#files.make(make)
-    const createdAt = this.#clock().toISOString()
-    await this.#table.setPending({ providerId, kind, pem, privateKeyFile: name, createdAt })
-    if (replaced) await this.#files.remove(replaced.privateKeyFile)
-    return pem
   }
 
   async #requirePending(

@@ -1,6 +1,6 @@
 /** The private keys and passwords with which vCenter shows a KMS who it is: 0600 files; keys are read by the addon only. */
 import { randomUUID } from 'node:crypto'
-import { chmod, constants, copyFile, mkdir, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { chmod, constants, copyFile, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { VmsealError } from '../../errors.js'
 import { native } from '../../native/load.js'
@@ -64,6 +64,26 @@ export class CredentialFiles {
         },
       )
     }
+  }
+
+  /** `undefined` if there is no such file. */
+  async read(name: string): Promise<string | undefined> {
+    try {
+      return await readFile(this.path(name), 'utf8')
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+      throw error
+    }
+  }
+
+  /** Writes a file as a whole, 0600, or leaves what was there. */
+  async replace(name: string, text: string): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 })
+    const temporary = this.path(`${randomUUID()}.part`)
+    await writeFile(temporary, text, { mode: 0o600, flag: 'wx' })
+    await this.#flush(temporary)
+    await rename(temporary, this.path(name))
+    await this.#flush(this.path(name))
   }
 
   async remove(name: string): Promise<void> {

@@ -3,16 +3,18 @@
  * any more. A KMS key is destroyed only by `destroyUnused`, by its id.
  */
 import { VmsealError, isVmsealError, type CryptoKeyId, type ErrorCode } from '../../errors.js'
-import { attributeValue } from '../../kmip/attributes.js'
-import type { KmipClient } from '../../kmip/client.js'
 import type { Store, VmRecord } from '../../store/store.js'
 import type { EventLog } from '../events.js'
 import type { HostConnections } from '../host-connections.js'
 import { sameKey, withoutKeys } from '../key-distribution.js'
-import { productAttributes, type KeyProvider } from '../key-provider.js'
+import type { KeyProvider } from '../key-provider.js'
 import type { VmInventory } from '../vm-inventory.js'
 import { keysOf } from '../vm-record.js'
-import { keyNamePrefix } from './key-creations.js'
+import { heldByHosts, useOf, type HeldKeys, type KeyUse } from './key-use.js'
+import { UnusedKeys, type UnusedKey } from './unused-keys.js'
+
+export type { KeyUse } from './key-use.js'
+export type { UnusedKey } from './unused-keys.js'
 
 /** The reasons of vSphere's CryptoManagerKmipCryptoKeyStatus that a KMIP provider can have. */
 export type KeyStateReason =
@@ -22,13 +24,6 @@ export type KeyStateReason =
   | 'KeyStateMissingInKMS'
   | 'KeyStateNotActiveOrEnabled'
   | 'NoPermissionToAccessKeyProvider'
-
-export interface KeyUse {
-  /** Names of the VMs whose home or a disk is wrapped with it. */
-  readonly virtualMachines: readonly string[]
-  /** Names of the connected hosts that hold it. */
-  readonly hosts: readonly string[]
-}
 
 export interface KeyStatus extends KeyUse {
   readonly key: CryptoKeyId
@@ -46,14 +41,6 @@ export interface RemovedKey {
   readonly hosts: readonly string[]
 }
 
-export interface UnusedKey {
-  readonly key: CryptoKeyId
-  readonly state?: string
-  /** What it was made for: `x-Name` and `x-Identifier`. */
-  readonly madeFor?: string
-  readonly identifier?: string
-}
-
 export interface ProviderKeysServices {
   readonly store: Store
   readonly connections: HostConnections
@@ -65,16 +52,14 @@ export interface ProviderKeysServices {
   readonly requireDefault: () => Promise<string>
 }
 
-/** Ids in one Locate, and keys in one message about their attributes. */
-const pageSize = 500
-const described = 50
-
 export class ProviderKeys {
   readonly #services: ProviderKeysServices
+  readonly #unused: UnusedKeys
 
   /** @internal */
   constructor(services: ProviderKeysServices) {
     this.#services = services
+    this.#unused = new UnusedKeys(services)
   }
 
   /** Every key that a VM or a connected host has, each once. */
@@ -152,42 +137,20 @@ export class ProviderKeys {
 
   /**
    * The keys at the KMS that this client made for a vCenter and that no VM and no connected host uses. Where several
-   * vCenters share one client certificate, those of the others are among them.
+   * vCenters share one client certificate, those of the others are among them; so are the keys of VMs that are not
+   * registered here, whose files nobody looks at.
    */
-  async unused(providerId: string): Promise<UnusedKey[]> {
-    const provider = await this.#services.open(providerId)
-    const all = await this.#locateAll(provider)
-    const used = await this.#usedIds(providerId)
-    const candidates = all.filter((id) => !used.has(id))
-    const found: UnusedKey[] = []
-    for (let start = 0; start < candidates.length; start += described)
-      found.push(...(await this.#describe(provider, candidates.slice(start, start + described))))
-    return found
+  unused(providerId: string): Promise<UnusedKey[]> {
+    return this.#unused.report(providerId)
   }
 
   /**
-   * Destroys keys of the report at the KMS, for good; returns their ids. VMSEAL_INVALID_STATE for one that is used,
-   * VMSEAL_INVALID_ARGUMENT for one that is not of the report: nothing is destroyed then.
+   * Destroys keys of the report at the KMS, for good; returns their ids. Nothing is destroyed after
+   * VMSEAL_INVALID_STATE (one is used, or a task is under way), VMSEAL_INVALID_ARGUMENT (one is not of the report), or
+   * VMSEAL_HOST_UNREACHABLE (a host does not say what it uses).
    */
-  async destroyUnused(providerId: string, keyIds: readonly string[]): Promise<string[]> {
-    const report = new Map((await this.unused(providerId)).map((entry) => [entry.key.keyId, entry]))
-    const used = await this.#usedIds(providerId)
-    for (const keyId of keyIds) {
-      if (used.has(keyId))
-        throw new VmsealError('VMSEAL_INVALID_STATE', `key ${keyId} is used by a VM or held by a host`, {
-          details: { subject: keyId },
-        })
-      if (!report.has(keyId))
-        throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `key ${keyId} is no unused key of ${providerId}`, {
-          details: { subject: keyId },
-        })
-    }
-    const provider = await this.#services.open(providerId)
-    for (const keyId of keyIds) {
-      await this.#destroy(provider, keyId, report.get(keyId)?.state)
-      await this.#services.events.append('vmseal.kms.crypto.KeyDestroyed', { keyId, providerId })
-    }
-    return [...keyIds]
+  destroyUnused(providerId: string, keyIds: readonly string[]): Promise<string[]> {
+    return this.#unused.destroy(providerId, keyIds)
   }
 
   async #resolve(name: string | CryptoKeyId): Promise<CryptoKeyId> {
@@ -220,31 +183,14 @@ export class ProviderKeys {
     }
   }
 
-  async #heldByHosts(): Promise<{ host: string; hostId: string; keys: readonly CryptoKeyId[] }[]> {
-    const hosts = await this.#services.store.hosts.list()
-    const connected = hosts.flatMap(({ id }) => this.#services.connections.get(id) ?? [])
-    const held = await Promise.all(
-      connected.map(async (host) => {
-        try {
-          const keys = await host.call((api) => api.listKeys())
-          return [{ host: host.name, hostId: host.hostId, keys }]
-        } catch (error) {
-          if (isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) return []
-          throw error
-        }
-      }),
-    )
-    return held.flat()
+  async #heldByHosts(): Promise<readonly HeldKeys[]> {
+    return (await heldByHosts(this.#services.store.hosts, this.#services.connections)).held
   }
 
-  async #takeFromHosts(
-    key: CryptoKeyId,
-    held: readonly { hostId: string; keys: readonly CryptoKeyId[] }[],
-  ): Promise<string[]> {
+  async #takeFromHosts(key: CryptoKeyId, held: readonly HeldKeys[]): Promise<string[]> {
     const taken: string[] = []
-    for (const { hostId, keys } of held) {
-      const host = this.#services.connections.get(hostId)
-      if (!host || !keys.some((other) => sameKey(other, key))) continue
+    for (const { host, keys } of held) {
+      if (!keys.some((other) => sameKey(other, key))) continue
       await host.call((api) => api.removeKey(key))
       await this.#services.events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
       taken.push(host.name)
@@ -264,78 +210,6 @@ export class ProviderKeys {
       }
     }
   }
-
-  async #usedIds(providerId: string): Promise<Set<string>> {
-    const { store } = this.#services
-    const [vms, creations, held] = await Promise.all([
-      store.virtualMachines.keysOfProvider(providerId),
-      store.keyCreations.list(providerId),
-      this.#heldByHosts(),
-    ])
-    const onHosts = held.flatMap(({ keys }) => keys).filter((key) => key.providerId === providerId)
-    return new Set([
-      ...vms,
-      // The next task gets these.
-      ...creations.flatMap(({ keyId }) => keyId ?? []),
-      ...onHosts.map(({ keyId }) => keyId),
-    ])
-  }
-
-  async #locateAll(provider: KeyProvider): Promise<string[]> {
-    return provider.ask(async (client) => {
-      const filter = { objectType: 'SymmetricKey' as const }
-      // Offset Items came with 1.3; an older server gives all at once.
-      if (client.version < '1.3') return [...(await client.locate(filter))]
-      const found = new Set<string>()
-      for (;;) {
-        const page = await client.locate({ ...filter, maximumItems: pageSize, offsetItems: found.size })
-        const before = found.size
-        for (const id of page) found.add(id)
-        if (page.length < pageSize || found.size === before) return [...found]
-      }
-    })
-  }
-
-  async #describe(provider: KeyProvider, ids: readonly string[]): Promise<UnusedKey[]> {
-    const names = ['Name', 'State', 'x-Product', 'x-Name', 'x-Identifier']
-    const answers = await provider.ask((client: KmipClient) =>
-      client.batch(ids.map((id) => ({ operation: 'GetAttributes' as const, request: { id, names } }))),
-    )
-    return answers.flatMap((answer, index) => {
-      if (answer.status === 'rejected') return []
-      const { attributes } = answer.value
-      const text = (name: string): string | undefined => {
-        const value = attributeValue(attributes, name)
-        return typeof value === 'string' && value !== '' ? value : undefined
-      }
-      const ours =
-        text('x-Product') === productAttributes['x-Product'] ||
-        JSON.stringify(attributeValue(attributes, 'Name') ?? '').includes(`"${keyNamePrefix}`)
-      const state = text('State')
-      if (!ours || state === 'Destroyed' || state === 'DestroyedCompromised') return []
-      const madeFor = text('x-Name')
-      const identifier = text('x-Identifier')
-      return [
-        {
-          key: { keyId: ids[index] ?? '', providerId: provider.id },
-          ...(state === undefined ? {} : { state }),
-          ...(madeFor === undefined ? {} : { madeFor }),
-          ...(identifier === undefined ? {} : { identifier }),
-        },
-      ]
-    })
-  }
-
-  /** An active key has to be revoked first. Both may be repeated: what is done already is no failure. */
-  async #destroy(provider: KeyProvider, keyId: string, state: string | undefined): Promise<void> {
-    await provider.ask(async (client) => {
-      if (state === 'Active')
-        await client.revoke(keyId, 'CessationOfOperation', 'unused').catch(tolerateRefusal)
-      await client.destroy(keyId).catch((error: unknown) => {
-        if (!isVmsealError(error) || error.details.resultReason !== 'ItemNotFound') throw error
-      })
-    })
-  }
 }
 
 const reasons: Partial<Record<ErrorCode, KeyStateReason>> = {
@@ -344,21 +218,4 @@ const reasons: Partial<Record<ErrorCode, KeyStateReason>> = {
   VMSEAL_KEY_NOT_ACTIVE: 'KeyStateNotActiveOrEnabled',
   // What a KMS refuses although it has the key.
   VMSEAL_KMIP_OPERATION_FAILED: 'NoPermissionToAccessKeyProvider',
-}
-
-function useOf(
-  key: CryptoKeyId,
-  vms: readonly VmRecord[],
-  held: readonly { host: string; keys: readonly CryptoKeyId[] }[],
-): KeyUse {
-  return {
-    virtualMachines: vms
-      .filter((vm) => keysOf(vm).some((other) => sameKey(other, key)))
-      .map(({ name }) => name),
-    hosts: held.filter(({ keys }) => keys.some((other) => sameKey(other, key))).map(({ host }) => host),
-  }
-}
-
-function tolerateRefusal(error: unknown): void {
-  if (!isVmsealError(error, 'VMSEAL_KMIP_OPERATION_FAILED')) throw error
 }

@@ -5,6 +5,8 @@ import type { KeyProviderRecord } from '../../store/store.js'
 export interface ProviderRegistration {
   /** VMSEAL_NOT_FOUND. */
   record(id: string): Promise<KeyProviderRecord>
+  /** Runs a change when those of this provider before it have ended. */
+  inTurn<Result>(id: string, change: () => Promise<Result>): Promise<Result>
   /** Stores the record; connections of the old one are closed. */
   replace(record: KeyProviderRecord): Promise<void>
   /** Connections are made anew: whom the provider trusts has changed. */

@@ -61,9 +61,8 @@ export class KmsServer {
   #distrusted = false
 
   constructor(options: ServerOptions) {
-    const { host, port } = options.address
     this.#options = options
-    this.name = `${host.includes(':') ? `[${host}]` : host}:${port}`
+    this.name = serverName(options.address)
     this.breaker = new CircuitBreaker({ ...options.timing, ...options })
     this.#dialer = new Dialer(options.address, options.identity, options.timing)
     this.#pool = new ConnectionPool((deadline) => this.#connect(deadline))
@@ -143,6 +142,11 @@ export class KmsServer {
     this.#distrusted = true
     this.#options.onDistrust(this, reason)
   }
+}
+
+/** `host:port`; an IPv6 address stands in brackets. */
+export function serverName({ host, port }: KmsServerAddress): string {
+  return `${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
 const lostCodes = new Set<ErrorCode>(['VMSEAL_KMIP_CONNECTION', 'VMSEAL_KMIP_TLS'])

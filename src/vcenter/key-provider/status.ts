@@ -46,7 +46,7 @@ export async function serverStatus(
   const state = (hop: string): boolean | undefined => reports.find((report) => report.hop === hop)?.ok
   const broken = reports.find((report) => !report.ok)
   const expiring = certificate && dueWarning(certificate) !== undefined
-  const clientTrustServer = state('server trust')
+  const clientTrustServer = state('tls')
   const serverTrustClient = state('client trust')
   const reason = broken
     ? `${broken.hop}: ${broken.detail}`

@@ -1,0 +1,74 @@
+/** Words of a command line, checked and made into what the rest of the package takes. */
+import { readFileSync, statSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { InvalidArgumentError } from 'commander'
+import { VmsealError } from '../errors.js'
+
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** `host:port`, `[v6]:port`, or a host alone, which then has KMIP's port. */
+export function address(text: string): Address {
+  const [, v6, host = v6, port = '5696'] =
+    /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+))(?::(\d+))?$/.exec(text) ?? []
+  if (host === undefined)
+    throw new InvalidArgumentError('Write host:port, for instance kms.example.com:5696.')
+  return { host, port: portNumber(port) }
+}
+
+export function portNumber(text: string): number {
+  const port = Number(text)
+  if (!/^\d+$/.test(text) || port > 65_535)
+    throw new InvalidArgumentError('A port is a number from 0 to 65535.')
+  return port
+}
+
+/** For options that may be given several times. */
+export function collect(text: string, earlier: readonly string[] = []): readonly string[] {
+  return [...earlier, text]
+}
+
+const largestText = 1024 * 1024
+
+/** A text file of at most 1 MiB, for instance PEM. */
+export function readText(file: string): string {
+  return readSmall(file).toString('utf8')
+}
+
+/**
+ * The first line of a file, `-` for standard input. A passphrase is never an argument: other users of the machine see
+ * those.
+ */
+export function readPassphrase(file: string): Uint8Array {
+  const bytes = file === '-' ? readFileSync(0) : readSmall(file)
+  const end = bytes.indexOf(10)
+  const line = end < 0 ? bytes : bytes.subarray(0, bytes[end - 1] === 13 ? end - 1 : end)
+  if (line.length === 0)
+    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${file} holds no passphrase in its first line`)
+  const passphrase = Uint8Array.from(line)
+  bytes.fill(0)
+  return passphrase
+}
+
+function readSmall(file: string): Buffer {
+  const path = resolve(file)
+  try {
+    const found = statSync(path)
+    if (!found.isFile() || found.size > largestText)
+      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${path} is not a file of at most 1 MiB`, {
+        details: { subject: path },
+      })
+    return readFileSync(path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR')
+      throw new VmsealError('VMSEAL_NOT_FOUND', `there is no file ${path}`, { details: { subject: path } })
+    if (code === 'EACCES' || code === 'EPERM')
+      throw new VmsealError('VMSEAL_PERMISSION_DENIED', `${path} may not be read`, {
+        details: { subject: path },
+      })
+    throw error
+  }
+}

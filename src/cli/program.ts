@@ -1,0 +1,54 @@
+/** The `vmseal` command: its verbs, and what its exit status means. */
+import { readFileSync } from 'node:fs'
+import { Command, CommanderError } from 'commander'
+import { isVmsealError } from '../errors.js'
+import { addKmsCommands } from './kms/commands.js'
+import { output } from './output.js'
+import { addProviderCommands } from './provider/commands.js'
+
+/** Done; failed, or a check did not hold; the call itself, or a file it names, is wrong. */
+export const exitStatus = { done: 0, failed: 1, wrongCall: 2 } as const
+
+/** Runs one command line without the program's name. Never rejects. */
+export async function run(argv: readonly string[]): Promise<number> {
+  const program = buildProgram()
+  try {
+    await program.parseAsync(argv, { from: 'user' })
+    return Number(process.exitCode ?? exitStatus.done)
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? exitStatus.done : exitStatus.wrongCall
+    output.failure(error)
+    const isTheirs = isVmsealError(error) && (error.fault === 'caller' || error.fault === 'data')
+    return isTheirs ? exitStatus.wrongCall : exitStatus.failed
+  }
+}
+
+/** For `run`, and for the page that is made of the help texts. */
+export function buildProgram(): Command {
+  const program = new Command('vmseal')
+    .description('Virtual machine encryption: a KMS, key providers, disks.')
+    .version(version())
+    .option('--json', 'print JSON for machines: one document for each answer, one line for each event')
+    .showSuggestionAfterError()
+    .configureHelp({ showGlobalOptions: true })
+    .exitOverride()
+    .hook('preAction', (_, command) => output.use(command.optsWithGlobals<{ json?: true }>().json === true))
+    .addHelpText(
+      'after',
+      `
+Exit status: 0 done; 1 failed, or a check did not hold; 2 the call, or a file that it names, is wrong.
+
+Begin with:
+  vmseal kms start --directory ./kms          a KMS on this machine
+  vmseal kms enrol vcenter --directory ./kms  a certificate for a client of it
+  vmseal provider doctor --help               the way from a client to a key, hop by hop`,
+    )
+  addKmsCommands(program)
+  addProviderCommands(program)
+  return program
+}
+
+function version(): string {
+  const file = new URL('../../package.json', import.meta.url)
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version
+}

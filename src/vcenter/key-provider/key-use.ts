@@ -1,0 +1,49 @@
+/** Who uses a key: VMs by the inventory, hosts by what they hold now. */
+import { isVmsealError, type CryptoKeyId } from '../../errors.js'
+import type { Store, VmRecord } from '../../store/store.js'
+import type { HostConnection, HostConnections } from '../host-connections.js'
+import { sameKey } from '../key-distribution.js'
+import { keysOf } from '../vm-record.js'
+
+export interface KeyUse {
+  /** Names of the VMs whose home or a disk is wrapped with it. */
+  readonly virtualMachines: readonly string[]
+  /** Names of the connected hosts that hold it. */
+  readonly hosts: readonly string[]
+}
+
+export interface HeldKeys {
+  readonly host: HostConnection
+  readonly keys: readonly CryptoKeyId[]
+}
+
+/** What each host holds that answers now, and the names of those that do not: nobody knows what they hold. */
+export async function heldByHosts(
+  hosts: Store['hosts'],
+  connections: HostConnections,
+): Promise<{ held: HeldKeys[]; silent: string[] }> {
+  const held: HeldKeys[] = []
+  const silent: string[] = []
+  await Promise.all(
+    (await hosts.list()).map(async ({ id, name }) => {
+      const host = connections.get(id)
+      if (!host) return void silent.push(name)
+      try {
+        held.push({ host, keys: await host.call((api) => api.listKeys()) })
+      } catch (error) {
+        if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) throw error
+        silent.push(name)
+      }
+    }),
+  )
+  return { held: held.toSorted((a, b) => (a.host.name < b.host.name ? -1 : 1)), silent: silent.toSorted() }
+}
+
+export function useOf(key: CryptoKeyId, vms: readonly VmRecord[], held: readonly HeldKeys[]): KeyUse {
+  return {
+    virtualMachines: vms
+      .filter((vm) => keysOf(vm).some((other) => sameKey(other, key)))
+      .map(({ name }) => name),
+    hosts: held.filter(({ keys }) => keys.some((other) => sameKey(other, key))).map(({ host }) => host.name),
+  }
+}
