@@ -47,12 +47,12 @@ pub use descriptor::{Descriptor, Holes};
 pub use error::{Error, Result};
 pub use image::{ImageFormat, ImageInfo, SealInfo, inspect};
 pub use import::import;
+#[doc(hidden)]
+pub use in_place::measurement;
 pub use in_place::{
     JobInfo, JobMode, JobPhase, NewKek, Repair, decrypt_in_place, encrypt_in_place, job_info, job_path,
     recrypt_in_place, repair, resume, verify_job,
 };
-#[doc(hidden)]
-pub use in_place::measurement;
 pub use open::{OpenDisk, open_plain, open_sealed};
 pub use remove::{remove, remove_unfinished};
 pub use seal::{Binding, KekName, SealSpec};

@@ -2,16 +2,14 @@
 
 mod fixture;
 
-use std::fs::{self, File};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use fixture::{DISK, Datastore, MIB, binding, code, flat_of, holes_of, noise, sparse};
+use fixture::{DISK, Datastore, MIB, binding, code, flat_of, noise};
 use vmseal_disk::descriptor::CopyState;
 use vmseal_disk::{
-    Control, Descriptor, Holes, JobMode, NewKek, SealSpec, decrypt_copy, decrypt_in_place, encrypt_copy,
-    encrypt_in_place, import, inspect, job_info, job_path, open_plain, open_sealed, recrypt_in_place, repair, resume,
-    verify_job,
+    Control, Descriptor, Holes, NewKek, SealSpec, decrypt_in_place, encrypt_in_place, import, job_path,
+    open_sealed, recrypt_in_place,
 };
 use vmseal_secret::SecretKey;
 
@@ -33,7 +31,8 @@ fn reads(store: &Datastore, path: &Path, len: usize) -> Vec<u8> {
 }
 
 fn reads_with(kek: &SecretKey, path: &Path, len: usize) -> Vec<u8> {
-    let disk = open_sealed(path, kek, &vmseal_disk::Binding { provider_id: None, ..binding() }).expect("the disk opens");
+    let disk = open_sealed(path, kek, &vmseal_disk::Binding { provider_id: None, ..binding() })
+        .expect("the disk opens");
     let mut bytes = vec![0; len];
     disk.read_at(0, &mut bytes).expect("reading");
     bytes

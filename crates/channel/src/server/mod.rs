@@ -168,8 +168,10 @@ impl Server {
         let provider = tls::provider();
         let credentials = tls::credentials(&config.certificate_pem, &config.key_file)?;
         let trust = Trust::new(&config.trust, &provider)?;
-        let unbound =
-            |source: std::io::Error| Error::Listen { address: format!("{}:{}", config.host, config.port), source };
+        let unbound = |source: std::io::Error| Error::Listen {
+            address: format!("{}:{}", config.host, config.port),
+            source,
+        };
         let listener = TcpListener::bind((config.host.as_str(), config.port)).map_err(unbound)?;
         let address = listener.local_addr().map_err(unbound)?;
         let accepting = listener.try_clone().map_err(unbound)?;

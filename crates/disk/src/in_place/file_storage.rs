@@ -10,7 +10,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::job_path;
-use super::storage::{NAMES, Name, Storage};
+use super::storage::{NAMES, Name, Patience, Storage};
 use crate::descriptor::{copy_path, folder_of};
 use crate::error::{Error, Result};
 
@@ -136,11 +136,12 @@ impl Storage for FileStorage {
 
     fn reserve(&self, name: Name, len: u64) -> io::Result<()> {
         let file = self.file(name)?;
+        let mut patience = Patience::new();
         loop {
-            match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
-                Err(Errno::INTR) => {}
-                Err(Errno::OPNOTSUPP | Errno::NOSYS) => break,
-                other => return Ok(other?),
+            match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len).map_err(io::Error::from) {
+                Err(error) if patience.allows(&error) => {}
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
+                other => return other,
             }
         }
         if file.metadata()?.len() < len {
@@ -164,7 +165,13 @@ impl Storage for FileStorage {
     }
 
     fn sync(&self, name: Name) -> io::Result<()> {
-        self.file(name)?.sync_data()
+        let mut patience = Patience::new();
+        loop {
+            match rustix::fs::fdatasync(self.file(name)?).map_err(io::Error::from) {
+                Err(error) if patience.allows(&error) => {}
+                other => return other,
+            }
+        }
     }
 
     fn rename(&mut self, from: Name, to: Name) -> io::Result<()> {

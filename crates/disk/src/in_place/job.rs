@@ -48,9 +48,8 @@ pub fn encrypt_in_place(descriptor: &Path, spec: &SealSpec<'_>, control: &Contro
     refuse_sealed(descriptor, &start.before)?;
     let capacity = start.source.capacity();
     if spec.sector_size == 4096 && !capacity.is_multiple_of(4096) {
-        let reason = format!(
-            "its {capacity} bytes are not a whole number of 4096-byte sectors; use sector size 512"
-        );
+        let reason =
+            format!("its {capacity} bytes are not a whole number of 4096-byte sectors; use sector size 512");
         return Err(Error::image(descriptor, reason));
     }
     seal::check_spec(spec, capacity)?;
@@ -163,7 +162,8 @@ impl<'a> Start<'a> {
         let Self { path, before, source, mut storage, begun } = self;
         let plan = Plan::new(before, after)?;
         let lines = plan.during.sealed.as_ref();
-        let lines = lines.ok_or_else(|| Error::Internal { reason: "a plan without vmseal lines".to_owned() })?;
+        let lines =
+            lines.ok_or_else(|| Error::Internal { reason: "a plan without vmseal lines".to_owned() })?;
         let (unit, holes, disk) = (lines.sector_size, lines.holes, lines.id);
         let bytes = plan.to_bytes()?;
         let job = random_id()?;
@@ -205,7 +205,12 @@ pub(super) fn complete(
     let Record { capacity, holes, .. } = slot.record;
     finish::<_, _, Sha>(&mut storage, forms, Settings::real(), slot, &texts(&plan.after)?, control)?;
     let allocated_bytes = storage.allocated()?;
-    Ok(Outcome { bytes: capacity, allocated_bytes, seconds: begun.elapsed().as_secs_f64(), holes: Some(holes) })
+    Ok(Outcome {
+        bytes: capacity,
+        allocated_bytes,
+        seconds: begun.elapsed().as_secs_f64(),
+        holes: Some(holes),
+    })
 }
 
 /// No larger than the disk needs.

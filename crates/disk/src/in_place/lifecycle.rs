@@ -82,7 +82,11 @@ fn fill_sidecar<S: Storage, F: Forms, H: Sum>(
     plan: &[u8],
 ) -> Result<Slot> {
     let sidecar = Name::Sidecar;
-    storage.reserve(sidecar, layout.file_len(record)).map_err(failed(storage, "reserve room for", sidecar))?;
+    storage.reserve(sidecar, layout.file_len(record)).map_err(failed(
+        storage,
+        "reserve room for",
+        sidecar,
+    ))?;
     if record.holes == Holes::Dense {
         let reserved = storage.reserve(Name::Flat, record.capacity);
         reserved.map_err(failed(storage, "reserve room for", Name::Flat))?;

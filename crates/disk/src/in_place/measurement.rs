@@ -23,11 +23,19 @@ use crate::source::Source;
 /// The copy pipeline with the cipher off, into a file that is there already and is as long as the source.
 pub fn copy_over(source: &Path, target: &Path) -> Result<()> {
     let source = Source::raw(source)?;
-    let file = OpenOptions::new().write(true).open(target).map_err(|error| Error::io("open", target, error))?;
+    let file =
+        OpenOptions::new().write(true).open(target).map_err(|error| Error::io("open", target, error))?;
     let control = Control::new();
     let transform = Transform::Copy;
-    Job { source: &source, target: &file, target_path: target, transform, skip_holes: false, control: &control }
-        .run()
+    Job {
+        source: &source,
+        target: &file,
+        target_path: target,
+        transform,
+        skip_holes: false,
+        control: &control,
+    }
+    .run()
 }
 
 /// Encrypts the data of a plain disk in place under a key that is thrown away, without journal, record or barriers;

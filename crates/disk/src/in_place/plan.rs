@@ -101,11 +101,6 @@ impl Plan {
     pub(super) fn new_lines(&self) -> Option<&Sealed> {
         self.after.sealed.as_ref()
     }
-
-    /// The extent's file name.
-    pub(super) fn flat_name(&self) -> Option<&str> {
-        self.during.extents.first().and_then(|extent| extent.file.as_deref())
-    }
 }
 
 /// The job a descriptor in transition is in.

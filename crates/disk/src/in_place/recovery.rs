@@ -138,10 +138,12 @@ fn end_without_transition(
         Err(error) => return Err(error),
     };
     match found.map(|found| (found.phase(standing), found)) {
-        Some((JobPhase::Converting, found)) if found.plan.during.extents == standing.extents => Err(Error::job(
-            &job_path(path),
-            "its descriptor was replaced while a conversion was under way; restore the descriptor with the state of the job",
-        )),
+        Some((JobPhase::Converting, found)) if found.plan.during.extents == standing.extents => {
+            Err(Error::job(
+                &job_path(path),
+                "its descriptor was replaced while a conversion was under way; restore the descriptor with the state of the job",
+            ))
+        }
         Some((JobPhase::Finished, found)) if found.plan.after == *standing => {
             // Once more: a failed sync may have left the descriptor's new name in memory only.
             publish(&mut storage, &texts(standing)?)?;

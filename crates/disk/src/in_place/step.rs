@@ -2,12 +2,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::JobMode;
 use super::record::Slot;
 use super::sidecar::{Layout, read_zone};
 use super::storage::{Name, Storage, read_exact, write_all};
 use super::suite::{Forms, Sum};
 use super::zone::Zone;
-use super::JobMode;
 use crate::buffer::Buffer;
 use crate::error::Result;
 

@@ -69,6 +69,7 @@ pub(crate) fn read_exact<S: Storage>(
     mut buffer: &mut [u8],
     mut offset: u64,
 ) -> Result<()> {
+    let mut patience = Patience::new();
     while !buffer.is_empty() {
         match storage.read_at(name, buffer, offset) {
             Ok(0) if name == Name::Sidecar => return Err(Error::job(storage.path(name), "it is too short")),
@@ -77,7 +78,7 @@ pub(crate) fn read_exact<S: Storage>(
                 offset += count as u64;
                 buffer = &mut buffer[count..];
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if patience.allows(&error) => {}
             Err(error) => return Err(failed(storage, "read", name)(error)),
         }
     }
@@ -91,6 +92,7 @@ pub(crate) fn write_all<S: Storage>(
     mut bytes: &[u8],
     mut offset: u64,
 ) -> Result<()> {
+    let mut patience = Patience::new();
     while !bytes.is_empty() {
         match storage.write_at(name, bytes, offset) {
             Ok(0) => return Err(failed(storage, "write", name)(io::ErrorKind::WriteZero.into())),
@@ -98,9 +100,24 @@ pub(crate) fn write_all<S: Storage>(
                 offset += count as u64;
                 bytes = &bytes[count..];
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if patience.allows(&error) => {}
             Err(error) => return Err(failed(storage, "write", name)(error)),
         }
     }
     Ok(())
+}
+
+/// How often in a row a call is made again that a signal interrupted. A system that never gets past its signals is an error,
+/// not a hang.
+pub(crate) struct Patience(u32);
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Self(1000)
+    }
+
+    pub(crate) fn allows(&mut self, error: &io::Error) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        error.kind() == io::ErrorKind::Interrupted && self.0 > 0
+    }
 }

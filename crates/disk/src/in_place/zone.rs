@@ -47,7 +47,11 @@ impl Zone {
     }
 
     /// The parts of the payload's bytes `start..end`: offset on the disk and range, counted from `start`.
-    pub(crate) fn parts(&self, start: usize, end: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+    pub(crate) fn parts(
+        &self,
+        start: usize,
+        end: usize,
+    ) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
         let mut at = 0;
         self.runs.iter().filter_map(move |run| {
             let (first, last) = (at, at + run.len as usize);
@@ -112,7 +116,8 @@ impl Zone {
         for run in &self.runs {
             let len = u64::from(run.len);
             let whole = len != 0 && run.offset.is_multiple_of(unit) && len.is_multiple_of(unit);
-            if !whole || run.offset < end || len > room || run.offset > self.to || len > self.to - run.offset {
+            if !whole || run.offset < end || len > room || run.offset > self.to || len > self.to - run.offset
+            {
                 return false;
             }
             end = run.offset + len;

@@ -1,6 +1,6 @@
 //! Every disk a power cut may leave.
 
-use super::{Fate, Image, Moment, NAMES, Name, apply, put};
+use super::{Fate, Image, Moment, Name, apply, put};
 
 /// How finely and how far crashes are enumerated.
 #[derive(Debug, Clone, Copy)]
@@ -81,9 +81,9 @@ pub(crate) fn images(moment: &Moment, choices: Choices, random: &mut Random, mut
                 image.files[name] = bytes;
             }
         }
-        for name in 0..NAMES {
-            if names[name].is_none() {
-                image.files[name] = None;
+        for (file, name) in image.files.iter_mut().zip(names) {
+            if name.is_none() {
+                *file = None;
             }
         }
         // A journal or disk whose growth was lost is as long as it was; the flat file never grows.

@@ -333,7 +333,10 @@ impl Storage for ModelDisk {
         let file = state.file(name)?;
         let fate = if outcome.is_ok() { Fate::Durable } else { Fate::Forgotten };
         let file = &mut state.moment.files[file];
-        file.writes.iter_mut().filter(|write| write.fate == Fate::Pending).for_each(|write| write.fate = fate);
+        file.writes
+            .iter_mut()
+            .filter(|write| write.fate == Fate::Pending)
+            .for_each(|write| write.fate = fate);
         file.fold();
         outcome
     }

@@ -38,7 +38,6 @@ pub(crate) struct Shape {
 }
 
 pub(crate) struct World {
-    pub(crate) shape: Shape,
     pub(crate) settings: Settings,
     pub(crate) record: Record,
     forms: ModelForms,
@@ -99,7 +98,6 @@ impl World {
         let violated = Arc::new(AtomicBool::new(false));
         let rule = rule(shape.mode, plain, old.clone(), new.clone(), Arc::clone(&violated));
         Self {
-            shape,
             settings: Settings { layout, workers: 1, hole_grain: UNIT as u64, planted: shape.planted },
             record,
             forms,
@@ -138,7 +136,8 @@ impl World {
         read_exact(disk, Name::Descriptor, &mut standing, 0)?;
         let layout = self.settings.layout;
         let slot = if standing == self.before.descriptor {
-            let begun = |disk: &ModelDisk| disk.content(Name::Descriptor) != Some(self.before.descriptor.clone());
+            let begun =
+                |disk: &ModelDisk| disk.content(Name::Descriptor) != Some(self.before.descriptor.clone());
             let record = (&self.record, self.plan.as_slice());
             start::<_, _, Mix>(disk, layout, &self.forms, record, &self.during, begun)?
         } else if standing == self.during.descriptor {
