@@ -7,7 +7,7 @@ import { output } from './output.js'
 import { addProviderCommands } from './provider/commands.js'
 
 /** Done; failed, or a check did not hold; the call itself, or a file it names, is wrong. */
-export const exitStatus = { done: 0, failed: 1, wrongCall: 2 } as const
+const exitStatus = { done: 0, failed: 1, wrongCall: 2 } as const
 
 /** Runs one command line without the program's name. Never rejects. */
 export async function run(argv: readonly string[]): Promise<number> {
@@ -23,8 +23,7 @@ export async function run(argv: readonly string[]): Promise<number> {
   }
 }
 
-/** For `run`, and for the page that is made of the help texts. */
-export function buildProgram(): Command {
+function buildProgram(): Command {
   const program = new Command('vmseal')
     .description('Virtual machine encryption: a KMS, key providers, disks.')
     .version(version())

@@ -45,7 +45,7 @@ export const kmsActions = {
     return { keyHash }
   },
 
-  clients: (kms: Kms, _: object) => ({
+  clients: (kms: Kms) => ({
     clients: kms.clients.map((client) => ({
       ...client,
       enrolledAt: client.enrolledAt.toISOString(),
@@ -93,11 +93,11 @@ export const kmsActions = {
     return { file, sealedBy: passphraseFile === undefined ? 'root key' : 'passphrase' }
   },
 
-  verify: (kms: Kms, _: object) => kms.verify(),
+  verify: (kms: Kms) => kms.verify(),
 
-  verifyAudit: (kms: Kms, _: object) => kms.verifyAudit(),
+  verifyAudit: (kms: Kms) => kms.verifyAudit(),
 
-  rotateRootKey: async (kms: Kms, _: object) => {
+  rotateRootKey: async (kms: Kms) => {
     await kms.rotateRootKey()
     return { rotated: true }
   },

@@ -58,7 +58,7 @@ export class ControlSocket {
 export async function order<A extends keyof KmsActions>(
   directory: string,
   action: A,
-  values: Parameters<KmsActions[A]>[1],
+  values: Parameters<KmsActions[A]> extends [unknown, infer Values] ? Values : object,
 ): Promise<Awaited<ReturnType<KmsActions[A]>>> {
   const socket = await connect(resolve(directory))
   try {
