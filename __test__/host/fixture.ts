@@ -46,6 +46,7 @@ export async function makeLab(t: ExecutionContext, options: Partial<HostOptions>
   const start = async (name: string, more: Partial<HostOptions> = {}) => {
     const host = await Host.start({ name, datastores: { ds1: datastore }, ...more })
     hosts.push(host)
+    await makeSafe(host)
     return host
   }
   return { images, datastore, host: await start('esx-1', options), start }
@@ -79,7 +80,17 @@ export async function sealFor(host: HostApi, kek: Kek, change: Partial<SealedKey
   return { ...context, sealed: sealed.toString('base64') }
 }
 
+/** Brings a host of any start into the encryption mode in which it takes keys. */
+export async function makeSafe(host: HostApi): Promise<void> {
+  const hostKey = makeKek()
+  await host.prepareCrypto()
+  await host.enableCrypto(await sealFor(host, hostKey))
+  hostKey.handle.dispose()
+}
+
+/** Also after a restart, which leaves a host incapable. */
 export async function install(host: HostApi, ...keks: Kek[]): Promise<void> {
+  if ((await host.identify()).cryptoState !== 'safe') await makeSafe(host)
   for (const kek of keks) await host.installKey(await sealFor(host, kek))
 }
 

@@ -81,7 +81,7 @@ test('C3: KMS running and host restarted: decryption fetches the same key by its
   })
   await task.done
   t.deepEqual(fetched, [key.keyId])
-  t.is(site.seen('Get'), 1)
+  t.is(site.seen('Get'), 2, 'this one and the host key')
   t.is(site.seen('Create'), 0)
   t.deepEqual((await vm.digest('scsi0:1')).sha256, images[1]?.sha256)
 })

@@ -6,12 +6,15 @@ export function connectAsVCenter(site: Site): Promise<KmipClient> {
   return KmipClient.connect({ ...site.kms.endpoint, ...site.credentials })
 }
 
-/** Every key of vCenter that the KMS has, with the named attributes. */
+/** Every key of vCenter that the KMS has, host keys left out, with the named attributes. */
 export async function keysAtKms(site: Site, names: readonly string[]) {
   const client = await connectAsVCenter(site)
   try {
     const keys = []
-    for (const id of await client.locate())
+    const hosts = new Set<unknown>(site.hosts.map(({ id }) => id))
+    for (const id of await client.locate()) {
+      const [madeFor] = await client.getAttributes(id, ['x-Identifier'])
+      if (hosts.has(madeFor?.value)) continue
       keys.push({
         id,
         ...Object.fromEntries(
@@ -20,6 +23,7 @@ export async function keysAtKms(site: Site, names: readonly string[]) {
             : (await client.getAttributes(id, names)).map(({ name, value }) => [name, value]),
         ),
       })
+    }
     return keys
   } finally {
     client.close()

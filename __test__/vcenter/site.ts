@@ -19,7 +19,7 @@ export interface Site {
   readonly vcenter: VCenter
   readonly cluster: Cluster
   readonly hosts: readonly Host[]
-  /** KMIP operations that the KMS has seen, in order. */
+  /** KMIP operations that the KMS has seen since the site is open, in order. */
   readonly operations: string[]
   readonly events: VCenterEvent[]
   /** A raw image with the marker in every sector; a number that tells images apart. */
@@ -30,7 +30,12 @@ export interface Site {
 
 export async function openSite(
   t: ExecutionContext,
-  options: { hosts?: readonly string[]; provider?: boolean } = {},
+  options: {
+    hosts?: readonly string[]
+    provider?: boolean
+    /** False: the hosts are not in encryption mode yet. */
+    safe?: boolean
+  } = {},
 ): Promise<Site> {
   const directory = await mkdtemp(path.join(tmpdir(), 'vmseal-vcenter-'))
   const datastore = path.join(directory, 'ds1')
@@ -50,7 +55,11 @@ export async function openSite(
     const host = await Host.start({ name, datastores: { ds1: datastore } })
     hosts.push(host)
     await cluster.addHost(host)
+    if (options.provider !== false && options.safe !== false) await vcenter.hosts.configureCryptoKey(name)
   }
+  // What follows is what a test does.
+  operations.length = 0
+  events.length = 0
   t.teardown(async () => {
     await vcenter.close()
     for (const host of hosts) await host.stop()

@@ -39,7 +39,8 @@ test('after close and open everything is there; hosts are connected again, and n
   t.like(await (await again.clusters.get('prod')).addHost(second), { pushed: [] })
   t.deepEqual(await same.info(), before)
   t.is(site.seen('Create'), 0)
-  t.deepEqual((await again.tasks.list()).map(({ name, state }) => [name, state]), [
+  const tasks = (await again.tasks.list()).filter(({ name }) => name !== 'Hosts.configureCryptoKey')
+  t.deepEqual(tasks.map(({ name, state }) => [name, state]), [
     ['VirtualMachine.powerOn', 'error'],
     ['VirtualMachines.create', 'success'],
   ]) // prettier-ignore

@@ -77,6 +77,10 @@ async function mainJob(named: string | undefined): Promise<void> {
   await cluster.addHost(esx2)
   await lab.addHost(esx9)
   step('vCenter', 'manages cluster prod (esx-1, esx-2) and cluster lab (esx-9)')
+  for (const name of ['esx-1', 'esx-2']) await vcenter.hosts.configureCryptoKey(name)
+  const safe = (await cluster.hosts()).every((host) => host.cryptoState === 'safe')
+  check('esx-1 and esx-2 are safe, each with a host key of its own', safe && kmip.create === 2)
+  kmip.create = 0
 
   // A plain VM, as anybody has it.
   const vm = await vcenter.virtualMachines.import({ name: 'db01', cluster, datastore: 'ds1', disks: [image] })

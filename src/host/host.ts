@@ -6,6 +6,7 @@ import type {
   CreateSpec,
   HostApi,
   HostIdentity,
+  HostKeyChange,
   ReconfigureSpec,
   SealedKey,
   VmConfig,
@@ -16,7 +17,9 @@ import { createVirtualMachine } from './create.js'
 import { Datastore } from './datastore.js'
 import { destroyVirtualMachine } from './destroy.js'
 import { openDisk } from './disks.js'
+import { EncryptionMode } from './encryption-mode.js'
 import type { HostContext } from './host-context.js'
+import { rewrapHostDumps, writeHostDump } from './host-dumps.js'
 import { ioError } from './io-error.js'
 import { KeyCache } from './key-cache.js'
 import { registerBoot } from './lock.js'
@@ -42,6 +45,8 @@ export interface HostOptions {
   readonly datastores: Readonly<Record<string, string>>
   /** UUID that stays over restarts; default: derived from the name. A host id belongs to one machine. */
   readonly id?: string
+  /** Where the host's own dumps lie, encrypted with the host key. An existing directory; default: none are kept. */
+  readonly dumpDirectory?: string
   /** The clock that expiry of seals is measured with, in milliseconds. */
   readonly now?: () => number
   /** Room on a datastore, in bytes; default: what the file system says. */
@@ -54,6 +59,7 @@ const readLimit = 1024 * 1024
 interface Boot {
   readonly id: string
   readonly keys: KeyCache
+  readonly mode: EncryptionMode
   readonly context: HostContext
   readonly powered: PoweredOnVms
   readonly stopping: AbortController
@@ -102,18 +108,46 @@ export class Host implements HostApi {
   }
 
   identify(): Promise<HostIdentity> {
-    return this.#serve(({ id, keys }) => ({
+    return this.#serve(({ id, keys, mode }) => ({
       hostId: this.id,
       name: this.name,
       bootId: id,
       publicKey: keys.publicKey,
       datastores: [...this.#datastores.keys()],
+      cryptoState: mode.state,
+      ...(mode.hostKey && { cryptoKeyId: mode.hostKey.id }),
     }))
   }
 
+  prepareCrypto(): Promise<void> {
+    return this.#serve(({ mode }) => mode.prepare())
+  }
+
+  enableCrypto(hostKey: SealedKey): Promise<void> {
+    return this.#serve(({ mode }) => {
+      checkSealedKey(hostKey)
+      mode.enable(hostKey)
+    })
+  }
+
+  changeHostKey(hostKey: SealedKey): Promise<HostKeyChange> {
+    return this.#serve(({ mode }) => {
+      checkSealedKey(hostKey)
+      return mode.changeKey(hostKey, (from, to) => rewrapHostDumps(this.#options.dumpDirectory, from, to))
+    })
+  }
+
+  disableCrypto(): Promise<void> {
+    return this.#serve(({ mode, powered }) => {
+      powered.requireNoneEncrypted()
+      mode.disable()
+    })
+  }
+
   installKey(key: SealedKey): Promise<void> {
-    return this.#serve(({ keys }) => {
+    return this.#serve(({ keys, mode }) => {
       checkSealedKey(key)
+      mode.requireSafe()
       keys.install(key)
     })
   }
@@ -132,6 +166,7 @@ export class Host implements HostApi {
   createVirtualMachine(spec: CreateSpec, work: Work = {}): Promise<VmConfig> {
     return this.#serve(async (boot) => {
       checkCreateSpec(spec)
+      if (spec.homeKey) boot.mode.requireSafe()
       const datastore = this.#datastore(spec.datastore)
       const files = datastore.filesOf(spec.name)
       await createVirtualMachine(boot.context, datastore, files, spec, stoppable(work, boot))
@@ -143,6 +178,7 @@ export class Host implements HostApi {
     return this.#serve(async (boot) => {
       const files = this.#files(vm)
       checkReconfigureSpec(spec)
+      if (asksForKeys(spec)) boot.mode.requireSafe()
       boot.powered.requireOff(files)
       await reconfigure(boot.context, this.#datastore(vm.datastore), files, spec, stoppable(work, boot))
       return configOf(boot, files)
@@ -212,6 +248,24 @@ export class Host implements HostApi {
     })
   }
 
+  /**
+   * Keeps a dump of the host, encrypted with the host key: `source` is a file, or a pipe that a crash handler writes to.
+   * Returns the path of the dump. VMSEAL_INVALID_STATE while the host has no host key: a dump is never kept in clear text.
+   */
+  writeDump(name: string, source: string, work: Work = {}): Promise<string> {
+    return this.#serve(async (boot) => {
+      const { dumpDirectory, now = Date.now } = this.#options
+      if (dumpDirectory === undefined)
+        throw new VmsealError('VMSEAL_INVALID_STATE', `host ${this.name} was started without a dumpDirectory`)
+      boot.mode.requireSafe()
+      const { hostKey } = boot.mode
+      if (!hostKey) throw new VmsealError('VMSEAL_INTERNAL', 'a safe host has no host key')
+      const dump = { name, source, writtenAt: new Date(now()).toISOString() }
+      const host = { id: this.id, name: this.name }
+      return writeHostDump(dumpDirectory, host, hostKey, dump, stoppable(work, boot))
+    })
+  }
+
   #start(): Boot {
     const id = randomUUID()
     const keys = new KeyCache(this.id, this.#options.now)
@@ -225,6 +279,7 @@ export class Host implements HostApi {
     return {
       id,
       keys,
+      mode: new EncryptionMode(this.name, keys),
       context,
       powered: new PoweredOnVms(context),
       stopping: new AbortController(),
@@ -242,6 +297,7 @@ export class Host implements HostApi {
     try {
       await boot.powered.dispose()
     } finally {
+      boot.mode.dispose()
       boot.keys.dispose()
       boot.unregister()
     }
@@ -279,6 +335,11 @@ export class Host implements HostApi {
     checkReference(vm)
     return this.#datastore(vm.datastore).files(vm)
   }
+}
+
+function asksForKeys({ home, disks = [], addDisks = [] }: ReconfigureSpec): boolean {
+  const changes = [home, ...disks.map(({ crypto }) => crypto)]
+  return changes.some((change) => change?.type === 'encrypt') || addDisks.some(({ key }) => key !== undefined)
 }
 
 /** A UUID of version 8 (RFC 9562 section 5.8) from SHA-256 of the name. */

@@ -31,9 +31,7 @@ export class KeyCache {
 
   /** Opens a seal. A key that is there already may come again; another key under its id may not. */
   install(sealed: SealedKey): void {
-    const expiry = this.#checkFresh(sealed)
-    const handle = this.#open(sealed)
-    this.#usedNonces.set(sealed.nonce, expiry)
+    const handle = this.open(sealed)
     const index = indexOf(sealed)
     const present = this.#keys.get(index)
     if (present === undefined) {
@@ -47,6 +45,14 @@ export class KeyCache {
         'VMSEAL_ALREADY_EXISTS',
         `key ${sealed.keyId} of provider ${sealed.providerId} is on this host with other contents; remove it first`,
       )
+  }
+
+  /** Opens a seal, once. The caller disposes of the key. */
+  open(sealed: SealedKey): KeyHandle {
+    const expiry = this.#checkFresh(sealed)
+    const handle = this.#open(sealed)
+    this.#usedNonces.set(sealed.nonce, expiry)
+    return handle
   }
 
   get(key: CryptoKeyId): KeyHandle | undefined {

@@ -32,6 +32,17 @@ export class PoweredOnVms {
     if (this.isOn(files)) throw invalidPowerState(files, 'it is powered on and must be powered off')
   }
 
+  /** VMSEAL_INVALID_STATE while an encrypted VM is on. */
+  requireNoneEncrypted(): void {
+    for (const { files, homeDek } of this.#running.values())
+      if (homeDek !== undefined) {
+        const subject = files.label(files.vmx)
+        throw new VmsealError('VMSEAL_INVALID_STATE', `${subject} is encrypted and powered on`, {
+          details: { subject },
+        })
+      }
+  }
+
   /** The open disk of a VM that is on. */
   disk(files: VirtualMachineFiles, diskId: string): DiskHandle | undefined {
     return this.#running.get(files.directory)?.disks.get(diskId)

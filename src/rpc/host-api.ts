@@ -12,7 +12,16 @@ export interface HostIdentity {
   /** X25519 public key of this boot, base64 (RFC 9180). */
   readonly publicKey: string
   readonly datastores: readonly string[]
+  readonly cryptoState: HostCryptoState
+  /** The host key, while the host is safe: encrypts its dumps. */
+  readonly cryptoKeyId?: CryptoKeyId
 }
+
+/**
+ * vSphere's host encryption mode. Only a `safe` host takes keys of VMs. `pendingIncapable`: switched off, which a
+ * restart completes. Kept in memory: every start begins `incapable`.
+ */
+export type HostCryptoState = 'incapable' | 'prepared' | 'safe' | 'pendingIncapable'
 
 /** A KEK sealed to one host (HPKE). Every field but `sealed` is authenticated: see `sealContext`. */
 export interface SealedKey extends CryptoKeyId {
@@ -23,6 +32,14 @@ export interface SealedKey extends CryptoKeyId {
   readonly expiresAt: string
   /** `enc || ciphertext`, base64. */
   readonly sealed: string
+}
+
+/** What became of the dumps of a host whose key was changed. */
+export interface HostKeyChange {
+  /** Names of dumps that open with the new host key now. */
+  readonly rewrapped: readonly string[]
+  /** Names of dumps that still need an older host key, and why. */
+  readonly failed: readonly { readonly dump: string; readonly message: string }[]
 }
 
 /** The authenticated data of a seal: host, provider, key, nonce and expiry, in this order. */
@@ -120,7 +137,25 @@ export interface Work {
 export interface HostApi {
   identify(): Promise<HostIdentity>
 
-  /** Opens a seal into the key cache. Refused: altered, expired, repeated, or for another host or boot. */
+  /** Incapable to prepared; VMSEAL_INVALID_STATE from every other state. */
+  prepareCrypto(): Promise<void>
+  /**
+   * Prepared to safe, with the sealed host key. The same key again is fine; VMSEAL_ALREADY_EXISTS while the host is safe
+   * with another one.
+   */
+  enableCrypto(hostKey: SealedKey): Promise<void>
+  /** Gives a safe host another host key and wraps the keys of its dumps anew. Which dumps could not be, is told. */
+  changeHostKey(hostKey: SealedKey): Promise<HostKeyChange>
+  /**
+   * Wipes the host key; complete after a restart. VMSEAL_INVALID_STATE while the host holds keys of VMs or one of its
+   * encrypted VMs is on, and when it is off already.
+   */
+  disableCrypto(): Promise<void>
+
+  /**
+   * Opens a seal into the key cache. Refused: altered, expired, repeated, or for another host or boot, and by a host
+   * that is not safe (VMSEAL_INVALID_STATE).
+   */
   installKey(key: SealedKey): Promise<void>
   listKeys(): Promise<readonly CryptoKeyId[]>
   removeKey(key: CryptoKeyId): Promise<void>

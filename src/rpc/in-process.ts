@@ -8,6 +8,10 @@ import type { HostApi, Work, WorkProgress } from './host-api.js'
 export function connectInProcess(host: HostApi): HostApi {
   return {
     identify: () => call([], () => host.identify()),
+    prepareCrypto: () => call([], () => host.prepareCrypto()),
+    enableCrypto: (...values) => call(values, (...crossed) => host.enableCrypto(...crossed)),
+    changeHostKey: (...values) => call(values, (...crossed) => host.changeHostKey(...crossed)),
+    disableCrypto: () => call([], () => host.disableCrypto()),
     installKey: (...values) => call(values, (...crossed) => host.installKey(...crossed)),
     listKeys: () => call([], () => host.listKeys()),
     removeKey: (...values) => call(values, (...crossed) => host.removeKey(...crossed)),

@@ -3,7 +3,7 @@ import type { HostRecord, StoragePolicyRecord, Store } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
-import { SqliteVmTable } from './sqlite-virtual-machines.js'
+import { SqliteVmTable, keyOf, keyParameters, type KeyColumns } from './sqlite-virtual-machines.js'
 import { vcenterMigrations } from './vcenter-schema.js'
 
 /** Opens or creates vCenter's database. VMSEAL_STORE_INVALID if it is damaged or was written by a newer version. */
@@ -39,11 +39,16 @@ function hostTable(database: SqliteDatabase): Store['hosts'] {
   return {
     list: async () =>
       database
-        .all<Stored<HostRecord, 'datastores'>>(
-          `SELECT id, name, cluster_id AS clusterId, boot_id AS bootId, datastores, added_at AS addedAt
+        .all<Stored<Omit<HostRecord, 'cryptoKey'>, 'datastores'> & KeyColumns>(
+          `SELECT id, name, cluster_id AS clusterId, boot_id AS bootId, datastores, added_at AS addedAt,
+             provider_id AS providerId, key_id AS keyId
            FROM host ORDER BY name`,
         )
-        .map((row) => ({ ...row, datastores: JSON.parse(row.datastores) as string[] })),
+        .map(({ providerId, keyId, ...row }) => ({
+          ...row,
+          datastores: JSON.parse(row.datastores) as string[],
+          cryptoKey: keyOf({ providerId, keyId }),
+        })),
 
     save: async (record) => {
       database.run(
@@ -51,8 +56,22 @@ function hostTable(database: SqliteDatabase): Store['hosts'] {
          VALUES (@id, @name, @clusterId, @bootId, @datastores, @addedAt)
          ON CONFLICT (id) DO UPDATE SET
            name = @name, cluster_id = @clusterId, boot_id = @bootId, datastores = @datastores`,
-        { ...record, datastores: JSON.stringify(record.datastores) },
+        {
+          id: record.id,
+          name: record.name,
+          clusterId: record.clusterId,
+          bootId: record.bootId,
+          datastores: JSON.stringify(record.datastores),
+          addedAt: record.addedAt,
+        },
       )
+    },
+
+    setCryptoKey: async (id, key) => {
+      database.run(`UPDATE host SET provider_id = @providerId, key_id = @keyId WHERE id = @id`, {
+        id,
+        ...keyParameters(key),
+      })
     },
 
     remove: async (id) => {

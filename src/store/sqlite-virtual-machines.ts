@@ -83,7 +83,8 @@ export class SqliteVmTable implements VmTable {
     return this.#database
       .all<{ keyId: string }>(
         `SELECT key_id AS keyId FROM vm WHERE provider_id = @providerId
-         UNION SELECT key_id FROM disk WHERE provider_id = @providerId`,
+         UNION SELECT key_id FROM disk WHERE provider_id = @providerId
+         UNION SELECT key_id FROM host WHERE provider_id = @providerId`,
         { providerId },
       )
       .map((row) => row.keyId)
@@ -127,7 +128,7 @@ const vmColumns = `id, revision, name, cluster_id AS clusterId, host_id AS hostI
 const diskColumns = `vm_id AS vmId, id AS diskId, device, file, capacity_bytes AS capacityBytes, policy_id AS policyId,
   provider_id AS providerId, key_id AS keyId`
 
-interface KeyColumns {
+export interface KeyColumns {
   readonly providerId: string | null
   readonly keyId: string | null
 }
@@ -142,11 +143,11 @@ function diskOf({ vmId: _vm, providerId, keyId, ...row }: DiskRow): DiskRecord {
   return { ...row, key: keyOf({ providerId, keyId }) }
 }
 
-function keyOf({ providerId, keyId }: KeyColumns): CryptoKeyId | null {
+export function keyOf({ providerId, keyId }: KeyColumns): CryptoKeyId | null {
   return providerId === null || keyId === null ? null : { providerId, keyId }
 }
 
-function keyParameters(key: CryptoKeyId | null): Parameters {
+export function keyParameters(key: CryptoKeyId | null): Parameters {
   return { providerId: key?.providerId ?? null, keyId: key?.keyId ?? null }
 }
 

@@ -94,6 +94,8 @@ export interface HostRecord {
   readonly bootId: string
   readonly datastores: readonly string[]
   readonly addedAt: string
+  /** The host key; absent: the host is not to be in encryption mode. */
+  readonly cryptoKey: CryptoKeyId | null
 }
 
 export interface StoragePolicyRecord {
@@ -200,7 +202,9 @@ interface ClusterTable {
 
 interface HostTable {
   list(): Promise<HostRecord[]>
-  save(record: HostRecord): Promise<void>
+  /** Everything but the host key. */
+  save(record: Omit<HostRecord, 'cryptoKey'>): Promise<void>
+  setCryptoKey(id: string, key: CryptoKeyId | null): Promise<void>
   remove(id: string): Promise<void>
 }
 
@@ -223,7 +227,7 @@ export interface VmTable {
   remove(id: string): Promise<void>
   /** Every key that a VM home or disk of the cluster is wrapped with, each once. */
   keysOfCluster(clusterId: string): Promise<CryptoKeyId[]>
-  /** The ids of all keys of a provider that a VM home or disk is wrapped with, each once. */
+  /** The ids of all keys of a provider that a VM home or disk is wrapped with or that are host keys, each once. */
   keysOfProvider(providerId: string): Promise<string[]>
 }
 

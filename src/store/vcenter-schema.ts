@@ -84,4 +84,9 @@ export const vcenterMigrations: Migrations = [
   ) STRICT;
   CREATE INDEX key_creation_provider ON key_creation (provider_id)
   `,
+  `
+  -- The host key, by name.
+  ALTER TABLE host ADD COLUMN provider_id TEXT;
+  ALTER TABLE host ADD COLUMN key_id TEXT
+  `,
 ]

@@ -57,8 +57,9 @@ export class Cluster {
   }
 
   /**
-   * Adds a host, or connects one that belongs here already, and gives it every key that VMs of the cluster use.
-   * A key that cannot be had now does not keep the host out; the result names it.
+   * Adds a host, or connects one that belongs here already. If VMs of the cluster are encrypted, it is switched to safe
+   * with a host key of its own and gets every key that they use. A key that cannot be had now does not keep the host
+   * out; the result names it.
    */
   async addHost(host: HostApi): Promise<HostSync> {
     const api = connectInProcess(host)
@@ -75,6 +76,10 @@ export class Cluster {
       throw new VmsealError('VMSEAL_ALREADY_EXISTS', `there is another host named ${identity.name}`, {
         details: { subject: identity.name },
       })
+    const connection = new HostConnection(api, identity, this.id)
+    const keys = await this.#services.store.virtualMachines.keysOfCluster(this.id)
+    if (!known && keys.length > 0 && identity.cryptoState !== 'safe')
+      await this.#services.hostEncryption.authorize(connection)
     if (!known)
       await this.#services.store.hosts.save({
         id: identity.hostId,
@@ -84,9 +89,8 @@ export class Cluster {
         datastores: identity.datastores,
         addedAt: this.#services.clock().toISOString(),
       })
-    const connection = new HostConnection(api, identity, this.id)
     this.#services.connections.set(connection)
-    return synchroniseHost(this.#services, connection)
+    return synchroniseHost(this.#services, connection, { joins: !known })
   }
 
   async hosts(): Promise<HostInfo[]> {

@@ -30,6 +30,23 @@ export interface VCenterEventDetails {
     readonly host: string
     readonly error: ErrorCode
   }
+  'com.vmware.vc.host.Crypto.Enabled': CryptoKeyId & { readonly host: string }
+  'com.vmware.vc.host.Crypto.HostCryptoDisabled': { readonly host: string }
+  /** The host got a new host key, because the KMS has lost its own: older dumps need the lost one. */
+  'com.vmware.vc.host.Crypto.HostKey.NewKey.KeyMissingOnKMS': {
+    readonly host: string
+    readonly lost: CryptoKeyId
+    readonly key: CryptoKeyId
+  }
+  'com.vmware.vc.host.Crypto.ReqEnable.KeyMissingOnKMS': EnableFailure
+  'com.vmware.vc.host.Crypto.ReqEnable.KMSClusterError': EnableFailure
+  'com.vmware.vc.crypto.HostKeyUpdatedEvent': {
+    readonly host: string
+    readonly key: CryptoKeyId
+    /** Dumps that open with the new key now, and those that need an older one still. */
+    readonly rewrapped: readonly string[]
+    readonly failed: readonly string[]
+  }
   'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost': VmKeys
   'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS': VmKeys
   'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError': VmKeys
@@ -51,6 +68,12 @@ interface Expiry {
   readonly daysToExpiry: number
   /** ISO 8601, UTC. */
   readonly notAfter: string
+}
+
+interface EnableFailure {
+  readonly host: string
+  readonly error: ErrorCode
+  readonly message: string
 }
 
 interface VmKeys {

@@ -1,5 +1,6 @@
 /** Brings a host up to date after it joined, restarted or came back: the same keys by id, never a new one. */
 import { isVmsealError, type CryptoKeyId, type VmsealError } from '../errors.js'
+import type { HostCryptoState } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import type { HostConnection } from './host-connections.js'
 import { sameKey, withoutKeys } from './key-distribution.js'
@@ -8,6 +9,8 @@ import type { Services } from './services.js'
 export interface HostSync {
   /** Name of the host. */
   readonly host: string
+  /** Only a safe host has keys of VMs. */
+  readonly cryptoState: HostCryptoState
   /** It restarted since it was last brought up to date. */
   readonly restarted: boolean
   /** Keys that it lacked and has now. */
@@ -27,16 +30,27 @@ export interface KeyFailure {
 
 const filesReadAtOnce = 8
 
-export async function synchroniseHost(services: Services, host: HostConnection): Promise<HostSync> {
+/** `joins`: the host is added, by somebody who may switch it to safe. */
+export async function synchroniseHost(
+  services: Services,
+  host: HostConnection,
+  { joins = false } = {},
+): Promise<HostSync> {
   const { store } = services
-  const { name, bootId, datastores } = await host.identify()
+  const { name, bootId, datastores, cryptoState } = await host.identify()
   const before = (await store.hosts.list()).find((record) => record.id === host.hostId)
   // The files first: after a crash of vCenter they may name other keys than the store.
   const found = await readAll(services, await store.virtualMachines.listByHost(host.hostId), host)
 
+  const keys = await store.virtualMachines.keysOfCluster(host.clusterId)
+  const wanted = (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
+  const unsafe = await bringToSafe(services, host, wanted || cryptoState === 'safe')
   const present = await host.call((api) => api.listKeys())
-  const missing = withoutKeys(await store.virtualMachines.keysOfCluster(host.clusterId), present)
-  const { pushed, failed } = await pushAll(services, missing, host)
+  const missing = withoutKeys(keys, present)
+  // A host that nobody switched to safe gets no keys, and misses none until a task needs it.
+  const { pushed, failed } = unsafe
+    ? { pushed: [], failed: missing.map((key) => ({ key, error: unsafe })) }
+    : await services.distribution.pushMany(host.identity.cryptoState === 'safe' ? missing : [], host)
 
   const wereLocked = found.filter((record) => record.cryptoState === 'locked')
   const after = await readAll(services, wereLocked, host)
@@ -45,6 +59,7 @@ export async function synchroniseHost(services: Services, host: HostConnection):
   if (before) await store.hosts.save({ ...before, name, bootId, datastores })
   return {
     host: host.name,
+    cryptoState: host.identity.cryptoState,
     restarted: before !== undefined && before.bootId !== bootId,
     pushed,
     failed,
@@ -76,36 +91,20 @@ async function readAll(
   return result
 }
 
-async function pushAll(
+/**
+ * A host that was safe is safe again, with the same host key; one that joins is switched to safe if its cluster has keys.
+ * Returns why it could not be.
+ */
+async function bringToSafe(
   services: Services,
-  keys: readonly CryptoKeyId[],
   host: HostConnection,
-): Promise<{ pushed: CryptoKeyId[]; failed: KeyFailure[] }> {
-  const pushed: CryptoKeyId[] = []
-  const failed: KeyFailure[] = []
-  const unreachable = new Map<string, VmsealError>()
-  for (const key of keys) {
-    const error = unreachable.get(key.providerId) ?? (await pushOne(services, key, host))
-    if (!error) pushed.push(key)
-    else {
-      failed.push({ key, error })
-      // Its other keys would wait for the same time-out.
-      if (error.code === 'VMSEAL_KEY_PROVIDER_UNREACHABLE') unreachable.set(key.providerId, error)
-    }
-  }
-  return { pushed, failed }
-}
-
-async function pushOne(
-  services: Services,
-  key: CryptoKeyId,
-  host: HostConnection,
+  wanted: boolean,
 ): Promise<VmsealError | undefined> {
   try {
-    const [push] = await services.distribution.push(key, [host])
-    return push?.error
+    if (wanted) await services.hostEncryption.restore(host)
+    return undefined
   } catch (error) {
-    if (isVmsealError(error)) return error
+    if (isVmsealError(error) && host.reachable) return error
     throw error
   }
 }

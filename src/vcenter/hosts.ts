@@ -1,11 +1,14 @@
 /** The hosts of all clusters. */
-import type { HostApi } from '../rpc/host-api.js'
+import { VmsealError, type CryptoKeyId } from '../errors.js'
+import type { HostApi, HostCryptoState, HostKeyChange } from '../rpc/host-api.js'
 import { connectInProcess } from '../rpc/in-process.js'
 import type { HostRecord } from '../store/store.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { notFound } from './names.js'
 import type { Services } from './services.js'
+import type { KeyName } from './task-keys.js'
+import { keysOf } from './vm-record.js'
 
 export interface HostInfo {
   readonly id: string
@@ -15,6 +18,10 @@ export interface HostInfo {
   readonly datastores: readonly string[]
   /** As of the last time the host was talked to. */
   readonly connectionState: 'connected' | 'disconnected'
+  /** Host encryption mode, as of the last time the host was talked to; unknown until then. */
+  readonly cryptoState?: HostCryptoState
+  /** The host key: it encrypts the host's dumps. */
+  readonly cryptoKeyId?: CryptoKeyId
 }
 
 export class Hosts {
@@ -28,12 +35,18 @@ export class Hosts {
   async list(): Promise<HostInfo[]> {
     const { store, connections } = this.#services
     const [hosts, clusters] = await Promise.all([store.hosts.list(), store.clusters.list()])
-    return hosts.map(({ id, name, clusterId, datastores }) => ({
+    const modeOf = (id: string): Pick<HostInfo, 'cryptoState'> => {
+      const connection = connections.get(id)
+      return connection ? { cryptoState: connection.identity.cryptoState } : {}
+    }
+    return hosts.map(({ id, name, clusterId, datastores, cryptoKey }) => ({
       id,
       name,
       cluster: clusters.find((cluster) => cluster.id === clusterId)?.name ?? clusterId,
       datastores,
       connectionState: connections.get(id)?.reachable ? 'connected' : 'disconnected',
+      ...modeOf(id),
+      ...(cryptoKey ? { cryptoKeyId: cryptoKey } : {}),
     }))
   }
 
@@ -60,6 +73,65 @@ export class Hosts {
   async reconnect(name: string): Promise<HostSync> {
     const record = await this.#record((host) => host.name === name, name)
     return synchroniseHost(this.#services, this.#services.connections.require(record))
+  }
+
+  /**
+   * Switches a host to safe by hand: with this key, else with the host key that it had, else with a new one of the
+   * default provider (vSphere: ConfigureCryptoKey). Then it gets the keys of its cluster, and its locked VMs unlock. A
+   * safe host changes its host key to the one given.
+   */
+  configureCryptoKey(name: string, key?: KeyName): Promise<HostSync> {
+    return this.#start('Hosts.configureCryptoKey', name, async (host) => {
+      await this.#services.hostEncryption.configureKey(host, await this.#key(key, host))
+      return synchroniseHost(this.#services, host)
+    })
+  }
+
+  /** Gives a safe host another host key, by default a new one; its dumps are wrapped with it. VMSEAL_INVALID_STATE. */
+  changeHostKey(name: string, key?: KeyName): Promise<HostKeyChange> {
+    return this.#start('Hosts.changeHostKey', name, async (host) =>
+      this.#services.hostEncryption.changeKey(host, await this.#key(key, host)),
+    )
+  }
+
+  /**
+   * Takes a host out of encryption mode: the keys of the cluster and the host key leave it now, and a restart completes
+   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted, or if it is out already.
+   */
+  disableEncryption(name: string): Promise<void> {
+    return this.#start('Hosts.disableEncryption', name, async (host) => {
+      const { store, events, hostEncryption } = this.#services
+      await hostEncryption.authorize(host)
+      const vms = await store.virtualMachines.listByHost(host.hostId)
+      const encrypted = vms.find((vm) => keysOf(vm).length > 0)
+      if (encrypted)
+        throw new VmsealError(
+          'VMSEAL_INVALID_STATE',
+          `VM ${encrypted.name} of host ${name} is encrypted. Move it to another host, or decrypt it, first`,
+          { details: { subject: encrypted.name } },
+        )
+      for (const key of await host.call((api) => api.listKeys())) {
+        await host.call((api) => api.removeKey(key))
+        await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
+      }
+      await hostEncryption.disable(host)
+    })
+  }
+
+  async #start<Result>(
+    task: string,
+    name: string,
+    run: (host: HostConnection) => Promise<Result>,
+  ): Promise<Result> {
+    const record = await this.#record((host) => host.name === name, name)
+    const connection = this.#services.connections.require(record)
+    const lane = `host ${record.id}`
+    return this.#services.tasks.start({ name: task, entity: name, lane, run: () => run(connection) }).done
+  }
+
+  async #key(key: KeyName | undefined, host: HostConnection): Promise<CryptoKeyId | undefined> {
+    if (typeof key !== 'string') return key
+    return { keyId: key, providerId: await this.#services.keyProviders.requireDefault(host.clusterId) }
   }
 
   async #record(matches: (record: HostRecord) => boolean, name: string): Promise<HostRecord> {

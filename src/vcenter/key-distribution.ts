@@ -1,15 +1,14 @@
 /** The way of a KEK from its provider to hosts: fetched, sealed to each host, disposed of, sent. */
-import { randomBytes } from 'node:crypto'
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
-import { native, type KeyHandle } from '../native/load.js'
-import { sealContext, type SealedKey } from '../rpc/host-api.js'
+import type { KeyHandle } from '../native/load.js'
+import type { SealedKey } from '../rpc/host-api.js'
 import type { EventLog } from './events.js'
 import type { HostConnection } from './host-connections.js'
+import type { HostEncryption } from './host-encryption.js'
 import type { KeyProviders } from './key-providers.js'
+import type { KeySealing } from './key-sealing.js'
 import type { TaskStep } from './task.js'
 
-const sealLifetimeMs = 2 * 60 * 1000
-const nonceBytes = 16
 /** Keys of one `pushMany` that are on their way to the host at the same moment. */
 const sentAtOnce = 8
 
@@ -20,35 +19,40 @@ export interface KeyPush {
   readonly error?: VmsealError
 }
 
-export class KeyDistribution {
-  readonly #providers: KeyProviders
-  readonly #events: EventLog
-  readonly #clock: () => Date
+export interface KeyDistributionServices {
+  readonly providers: Pick<KeyProviders, 'open'>
+  readonly events: EventLog
+  readonly sealing: KeySealing
+  readonly encryption: Pick<HostEncryption, 'ensureSafe'>
+  /** A host did not get a key that it should have: somebody tries again. */
+  readonly onFailed?: (host: HostConnection) => void
+}
 
-  constructor(providers: KeyProviders, events: EventLog, clock: () => Date) {
-    this.#providers = providers
-    this.#events = events
-    this.#clock = clock
+export class KeyDistribution {
+  readonly #services: KeyDistributionServices
+
+  constructor(services: KeyDistributionServices) {
+    this.#services = services
   }
 
   /**
-   * Fetches one key and pushes it to every host. A host that fails does not stop the others; its error is in the
-   * result and in the event log. Rejects only if the key cannot be had.
+   * Fetches one key and pushes it to every host, which is switched to safe for it. A host that fails does not stop the
+   * others; its error is in the result and in the event log. Rejects only if the key cannot be had.
    */
   async push(
     key: CryptoKeyId,
     hosts: readonly HostConnection[],
     step: Reporter = ignore,
   ): Promise<KeyPush[]> {
-    const identities = await Promise.allSettled(hosts.map((host) => host.identify()))
-    const seals = await this.#sealForAll(key, hosts, step)
+    const ready = await Promise.allSettled(hosts.map((host) => this.#makeReady(host)))
+    const seals = await this.#fetchAndSeal(key, hosts, step)
     return Promise.all(
       hosts.map(async (host, index) => {
-        const identified = identities[index]
+        const state = ready[index]
         const seal = seals[index]
-        return identified?.status === 'fulfilled' && seal
+        return state?.status === 'fulfilled' && seal
           ? this.#send(key, seal, host, step)
-          : this.#failed(key, host, identified?.status === 'rejected' ? identified.reason : undefined, step)
+          : this.#failed(key, host, state?.status === 'rejected' ? state.reason : undefined, step)
       }),
     )
   }
@@ -72,15 +76,16 @@ export class KeyDistribution {
   ): Promise<{ pushed: CryptoKeyId[]; failed: { key: CryptoKeyId; error: VmsealError }[] }> {
     const pushes: KeyPush[] = []
     const wanted = withoutKeys(keys, [])
-    const unidentified = await host.identify().then(
+    if (wanted.length === 0) return { pushed: [], failed: [] }
+    const unready = await this.#makeReady(host).then(
       () => undefined,
       (cause: unknown) => ({ cause }),
     )
     for (const providerId of new Set(wanted.map((key) => key.providerId))) {
       const ids = wanted.filter((key) => key.providerId === providerId).map(({ keyId }) => keyId)
-      if (unidentified)
+      if (unready)
         for (const keyId of ids)
-          pushes.push(await this.#failed({ keyId, providerId }, host, unidentified.cause, step))
+          pushes.push(await this.#failed({ keyId, providerId }, host, unready.cause, step))
       else pushes.push(...(await this.#pushOf(providerId, ids, host, step)))
     }
     return {
@@ -106,7 +111,7 @@ export class KeyDistribution {
     const use = (keyId: string, handle: KeyHandle): void => {
       const key = { keyId, providerId }
       step({ actor: 'kms', action: 'key fetched', ...key })
-      seals.set(keyId, this.#seal(key, handle, host))
+      seals.set(keyId, this.#services.sealing.seal(key, handle, host))
     }
     const pageDone = async (page: readonly string[]): Promise<void> => {
       for (let start = 0; start < page.length; start += sentAtOnce)
@@ -132,7 +137,7 @@ export class KeyDistribution {
     pageDone: (page: readonly string[]) => Promise<void>,
   ): Promise<ReadonlyMap<string, VmsealError>> {
     try {
-      return await (await this.#providers.open(providerId)).fetchKeys(keyIds, use, pageDone)
+      return await (await this.#services.providers.open(providerId)).fetchKeys(keyIds, use, pageDone)
     } catch (error) {
       if (!isVmsealError(error)) throw error
       return new Map(keyIds.map((keyId) => [keyId, error]))
@@ -148,7 +153,7 @@ export class KeyDistribution {
     try {
       if (seal instanceof VmsealError) throw seal
       await host.call((api) => api.installKey(seal))
-      await this.#events.append('vmseal.host.crypto.KeyPushed', { ...key, host: host.name })
+      await this.#services.events.append('vmseal.host.crypto.KeyPushed', { ...key, host: host.name })
       step({ actor: 'vcenter', action: 'key pushed', ...key, host: host.name })
       return { key, host }
     } catch (cause) {
@@ -156,24 +161,21 @@ export class KeyDistribution {
     }
   }
 
-  /** The handle lives until every seal is made, and not while anything is sent. */
-  async #sealForAll(
+  /** The identity that seals are made to, and the mode in which it takes them. */
+  async #makeReady(host: HostConnection): Promise<void> {
+    await host.identify()
+    await this.#services.encryption.ensureSafe(host)
+  }
+
+  async #fetchAndSeal(
     key: CryptoKeyId,
     hosts: readonly HostConnection[],
     step: Reporter,
   ): Promise<(SealedKey | VmsealError)[]> {
-    const handle = await this.#fetch(key)
     try {
+      const seals = await this.#services.sealing.fetchAndSeal(key, hosts)
       step({ actor: 'kms', action: 'key fetched', ...key })
-      return hosts.map((host) => this.#seal(key, handle, host))
-    } finally {
-      handle.dispose()
-    }
-  }
-
-  async #fetch(key: CryptoKeyId): Promise<KeyHandle> {
-    try {
-      return await (await this.#providers.open(key.providerId)).fetchKey(key.keyId)
+      return seals
     } catch (error) {
       if (!isVmsealError(error)) throw error
       await this.#tellUnavailable(key, error)
@@ -182,7 +184,7 @@ export class KeyDistribution {
   }
 
   async #tellUnavailable(key: CryptoKeyId, { code }: VmsealError): Promise<void> {
-    await this.#events.append(
+    await this.#services.events.append(
       code === 'VMSEAL_KEY_MISSING_IN_KMS'
         ? 'com.vmware.vc.kms.crypto.SendKeyError.KeyMissingOnKMS'
         : 'com.vmware.vc.kms.crypto.SendKeyError.KMSClusterError',
@@ -190,33 +192,17 @@ export class KeyDistribution {
     )
   }
 
-  #seal(key: CryptoKeyId, handle: KeyHandle, host: HostConnection): SealedKey | VmsealError {
-    const context = {
-      ...key,
-      hostId: host.hostId,
-      nonce: randomBytes(nonceBytes).toString('base64'),
-      expiresAt: new Date(this.#clock().getTime() + sealLifetimeMs).toISOString(),
-    }
-    try {
-      const publicKey = Buffer.from(host.identity.publicKey, 'base64')
-      const sealed = native.sealForHost(publicKey, sealContext(context), handle)
-      return { ...context, sealed: sealed.toString('base64') }
-    } catch (error) {
-      if (isVmsealError(error)) return error
-      throw error
-    }
-  }
-
   async #failed(key: CryptoKeyId, host: HostConnection, cause: unknown, step: Reporter): Promise<KeyPush> {
     const error = isVmsealError(cause)
       ? cause
       : new VmsealError('VMSEAL_INTERNAL', `key push to ${host.name} failed`, { cause })
-    await this.#events.append('com.vmware.vc.host.Crypto.SendKeyError.HostError', {
+    await this.#services.events.append('com.vmware.vc.host.Crypto.SendKeyError.HostError', {
       ...key,
       host: host.name,
       error: error.code,
     })
     step({ actor: 'vcenter', action: 'key push failed', ...key, host: host.name, error })
+    this.#services.onFailed?.(host)
     return { key, host, error }
   }
 }

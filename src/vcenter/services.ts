@@ -2,6 +2,7 @@
 import type { Store } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnections } from './host-connections.js'
+import type { HostEncryption } from './host-encryption.js'
 import type { KeyDistribution } from './key-distribution.js'
 import type { KeyProviders } from './key-providers.js'
 import type { StoragePolicies } from './storage-policies.js'
@@ -17,5 +18,6 @@ export interface Services {
   readonly storagePolicies: StoragePolicies
   readonly connections: HostConnections
   readonly distribution: KeyDistribution
+  readonly hostEncryption: HostEncryption
   readonly inventory: VmInventory
 }

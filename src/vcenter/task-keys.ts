@@ -1,11 +1,12 @@
 /** Which key each part of a task gets: by default one new key for all of them, made by one Create. */
-import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
+import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { VmRecord } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
 import { requirePushed, tolerateKnown, withoutKeys, type KeyDistribution } from './key-distribution.js'
-import { UnusedKeyError, type KeyPurpose } from './key-provider.js'
+import type { HostEncryption } from './host-encryption.js'
 import type { KeyProviders } from './key-providers.js'
+import { makeKey } from './new-key.js'
 import type { TaskContext } from './task.js'
 
 /** An existing key: its id at the default provider of the cluster, or at the named one. */
@@ -29,25 +30,22 @@ export interface KeyPlan {
   readonly providerId: string | undefined
 }
 
+interface TaskKeysServices {
+  readonly keyProviders: KeyProviders
+  readonly distribution: KeyDistribution
+  readonly connections: HostConnections
+  readonly hostEncryption: HostEncryption
+  readonly events: EventLog
+}
+
 /** The keys of one task. */
 export class TaskKeys {
-  readonly #providers: KeyProviders
-  readonly #distribution: KeyDistribution
-  readonly #connections: HostConnections
-  readonly #events: EventLog
+  readonly #services: TaskKeysServices
   /** Which boots of hosts each key was pushed to, or should have been. */
   readonly #reached = new Map<CryptoKeyId, ReadonlySet<string>>()
 
-  constructor(services: {
-    keyProviders: KeyProviders
-    distribution: KeyDistribution
-    connections: HostConnections
-    events: EventLog
-  }) {
-    this.#providers = services.keyProviders
-    this.#distribution = services.distribution
-    this.#connections = services.connections
-    this.#events = services.events
+  constructor(services: TaskKeysServices) {
+    this.#services = services
   }
 
   /**
@@ -65,13 +63,13 @@ export class TaskKeys {
     return {
       existing,
       fresh,
-      providerId: fresh.length > 0 ? await this.#providers.requireDefault(clusterId) : undefined,
+      providerId: fresh.length > 0 ? await this.#services.keyProviders.requireDefault(clusterId) : undefined,
     }
   }
 
   /**
    * Makes the new keys and pushes all keys of the plan to every host of the cluster. Fails if `host`, which is to
-   * do the work, does not get one. Returns the key of each part.
+   * do the work, cannot be switched to safe (then no key is made) or does not get one. Returns the key of each part.
    */
   async provide(
     plan: KeyPlan,
@@ -80,14 +78,20 @@ export class TaskKeys {
     context: TaskContext,
   ): Promise<Map<string, CryptoKeyId>> {
     const keys = new Map(plan.existing)
+    if (keys.size + plan.fresh.length === 0) return keys
+    await host.identify()
+    await this.#services.hostEncryption.ensureSafe(host)
     for (const group of plan.fresh) {
-      const key = await this.#create(plan.providerId, { name: vm.name, identifier: vm.id })
+      if (plan.providerId === undefined) throw new VmsealError('VMSEAL_NO_DEFAULT_KEY_PROVIDER')
+      const key = await makeKey(this.#services, plan.providerId, { name: vm.name, identifier: vm.id })
       context.step({ actor: 'kms', action: 'key created', ...key })
       for (const part of group) keys.set(part, key)
     }
-    const others = this.#connections.ofCluster(vm.clusterId).filter(({ hostId }) => hostId !== host.hostId)
+    const others = this.#services.connections
+      .ofCluster(vm.clusterId)
+      .filter(({ hostId }) => hostId !== host.hostId)
     for (const key of withoutKeys([...keys.values()], [])) {
-      const pushes = await this.#distribution.push(key, [host, ...others], context.step)
+      const pushes = await this.#services.distribution.push(key, [host, ...others], context.step)
       this.#reached.set(key, new Set(pushes.map((push) => bootOf(push.host))))
       requirePushed(pushes.filter((push) => push.host === host))
     }
@@ -100,34 +104,17 @@ export class TaskKeys {
    */
   async reachLateHosts(clusterId: string, context: TaskContext): Promise<void> {
     for (const [key, reached] of this.#reached) {
-      const late = this.#connections.ofCluster(clusterId).filter((host) => !reached.has(bootOf(host)))
-      if (late.length > 0) await this.#distribution.push(key, late, context.step).catch(tolerateKnown)
-    }
-  }
-
-  async #create(providerId: string | undefined, purpose: KeyPurpose): Promise<CryptoKeyId> {
-    if (providerId === undefined) throw new VmsealError('VMSEAL_NO_DEFAULT_KEY_PROVIDER')
-    try {
-      const keyId = await (await this.#providers.open(providerId)).createKey(purpose)
-      await this.#events.append('vmseal.kms.crypto.KeyCreated', { keyId, providerId, context: purpose.name })
-      return { keyId, providerId }
-    } catch (error) {
-      const unused = error instanceof UnusedKeyError ? { keyId: error.keyId } : {}
-      const reason = error instanceof UnusedKeyError ? error.reason : error
-      if (isVmsealError(reason))
-        await this.#events.append('com.vmware.vc.kms.crypto.KeyGenerateFail', {
-          providerId,
-          ...unused,
-          error: reason.code,
-          message: reason.message,
-        })
-      throw reason
+      const late = this.#services.connections
+        .ofCluster(clusterId)
+        .filter((host) => !reached.has(bootOf(host)))
+      if (late.length > 0)
+        await this.#services.distribution.push(key, late, context.step).catch(tolerateKnown)
     }
   }
 
   async #resolve(name: KeyName, clusterId: string): Promise<CryptoKeyId> {
     if (typeof name !== 'string') return { keyId: name.keyId, providerId: name.providerId }
-    return { keyId: name, providerId: await this.#providers.requireDefault(clusterId) }
+    return { keyId: name, providerId: await this.#services.keyProviders.requireDefault(clusterId) }
   }
 }
 

@@ -9,9 +9,11 @@ import type { Store } from '../store/store.js'
 import { Clusters } from './clusters.js'
 import { EventLog, type VCenterEvent } from './events.js'
 import { HostConnections } from './host-connections.js'
+import { HostEncryption } from './host-encryption.js'
 import { Hosts } from './hosts.js'
 import { KeyDistribution } from './key-distribution.js'
 import { KeyProviders } from './key-providers.js'
+import { KeySealing } from './key-sealing.js'
 import type { Services } from './services.js'
 import { tellListeners } from './listeners.js'
 import { StoragePolicies } from './storage-policies.js'
@@ -32,6 +34,9 @@ export interface VCenterEvents {
 }
 
 const clock = (): Date => new Date()
+
+/** Cryptographer.RegisterHost, until there are users who lack it. */
+const everybodyMay = async (): Promise<void> => {}
 
 export class VCenter extends EventEmitter<VCenterEvents> {
   readonly keyProviders: KeyProviders
@@ -90,6 +95,14 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     })
     this.storagePolicies = new StoragePolicies(store.storagePolicies)
     this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
+    const sealing = new KeySealing(this.keyProviders, clock)
+    const hostEncryption = new HostEncryption({
+      store,
+      events,
+      keyProviders: this.keyProviders,
+      sealing,
+      authorize: everybodyMay,
+    })
     const services: Services = {
       store,
       clock,
@@ -98,7 +111,13 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       keyProviders: this.keyProviders,
       storagePolicies: this.storagePolicies,
       connections,
-      distribution: new KeyDistribution(this.keyProviders, events, clock),
+      distribution: new KeyDistribution({
+        providers: this.keyProviders,
+        events,
+        sealing,
+        encryption: hostEncryption,
+      }),
+      hostEncryption,
       inventory,
     }
     this.hosts = new Hosts(services)
