@@ -310,8 +310,20 @@ export declare function openText(dek: KeyHandle, jwe: string): OpenedText
 /** A descriptor as JSON, without keys: createType, capacityBytes, extents, uuid, sealed (with each wrap's ids), foreign. */
 export declare function readDescriptor(path: string): string
 
+/** Deep recrypt to a new disk: a fresh DEK under the KEK of `spec`; the source is only read. */
+export declare function recryptDisk(source: string, target: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, spec: SealSpec): NativeTask
+
+/** Moves a VM home file from one VM home DEK to another; its plaintext stays in memory. Errors as `decryptFile`. */
+export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
+
 /** Removes every file of a disk. */
 export declare function removeDisk(descriptor: string): void
+
+/**
+ * Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
+ * was so already. After an interrupted call `kek` is whichever of the two KEKs is at hand.
+ */
+export declare function rewrapDisk(descriptor: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, keyId: string, providerId: string): boolean
 
 /**
  * Wraps a DEK into a compact JWE (A256KW, A256GCM). `header` is JSON with kid, typ, cty and the vmseal object;

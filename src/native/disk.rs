@@ -8,7 +8,7 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::{Value, json};
 use vmseal_disk::descriptor::{Descriptor, Sealed};
-use vmseal_disk::{Binding, Holes, OpenDisk, Outcome, uuid};
+use vmseal_disk::{Binding, Holes, NewKek, OpenDisk, Outcome, uuid};
 use vmseal_secret::SecretKey;
 use vmseal_wrap::envelope;
 
@@ -148,6 +148,41 @@ pub fn decrypt_disk(
         let (source, target) = (Path::new(&source), Path::new(&target));
         guard(|| vmseal_disk::decrypt_copy(source, target, &kek, &place.binding(), control)).map(outcome)
     })
+}
+
+/// Deep recrypt to a new disk: a fresh DEK under the KEK of `spec`; the source is only read.
+#[napi]
+pub fn recrypt_disk(
+    env: &Env,
+    source: String,
+    target: String,
+    kek: &KeyHandle,
+    binding: DiskBinding,
+    new_kek: &KeyHandle,
+    spec: SealSpec,
+) -> Result<NativeTask> {
+    let (kek, place, seal) = (kek.get()?, Place::new(&binding)?, Seal::new(new_kek, spec)?);
+    NativeTask::start(env, move |control| {
+        let (source, target) = (Path::new(&source), Path::new(&target));
+        guard(|| vmseal_disk::recrypt_copy(source, target, &kek, &place.binding(), &seal.spec(), control))
+            .map(outcome)
+    })
+}
+
+/// Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
+/// was so already. After an interrupted call `kek` is whichever of the two KEKs is at hand.
+#[napi]
+pub fn rewrap_disk(
+    descriptor: String,
+    kek: &KeyHandle,
+    binding: DiskBinding,
+    new_kek: &KeyHandle,
+    key_id: String,
+    provider_id: String,
+) -> Result<bool> {
+    let (kek, place, new_kek) = (kek.get()?, Place::new(&binding)?, new_kek.get()?);
+    let new = NewKek { kek: &new_kek, kek_id: &key_id, provider_id: &provider_id };
+    guard(|| vmseal_disk::shallow_recrypt(Path::new(&descriptor), &kek, &place.binding(), &new))
 }
 
 /// Removes every file of a disk.

@@ -4,26 +4,19 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
 
 use napi::Env;
 use napi::bindgen_prelude::Result;
 use napi_derive::napi;
 use vmseal_disk::Control;
-use vmseal_secret::SecretKey;
 use vmseal_wrap::stream;
 
 use crate::fault::coded;
 use crate::key::{KeyHandle, io_error};
 use crate::task::NativeTask;
 
-type Transform = fn(
-    &SecretKey,
-    &[u8],
-    &mut File,
-    &mut File,
-    &mut dyn FnMut(u64) -> std::result::Result<(), vmseal_wrap::Error>,
-) -> std::result::Result<u64, vmseal_wrap::Error>;
+type Outcome<T> = std::result::Result<T, vmseal_wrap::Error>;
+type OnProgress<'a> = &'a mut dyn FnMut(u64) -> Outcome<()>;
 
 /// Encrypts a VM home file under the VM home DEK. The target must not exist and is durable when the task is done.
 #[napi]
@@ -34,8 +27,9 @@ pub fn encrypt_file(
     source: String,
     target: String,
 ) -> Result<NativeTask> {
-    start(env, dek, associated_data, source, target, |dek, context, reader, writer, progress| {
-        stream::encrypt(dek, context, reader, writer, progress)
+    let (dek, context) = (dek.get()?, associated_data.to_vec());
+    start(env, source, target, move |reader, writer, progress| {
+        stream::encrypt(&dek, &context, reader, writer, progress)
     })
 }
 
@@ -48,27 +42,40 @@ pub fn decrypt_file(
     source: String,
     target: String,
 ) -> Result<NativeTask> {
-    start(env, dek, associated_data, source, target, |dek, context, reader, writer, progress| {
-        stream::decrypt(dek, context, reader, writer, progress)
+    let (dek, context) = (dek.get()?, associated_data.to_vec());
+    start(env, source, target, move |reader, writer, progress| {
+        stream::decrypt(&dek, &context, reader, writer, progress)
+    })
+}
+
+/// Moves a VM home file from one VM home DEK to another; its plaintext stays in memory. Errors as `decryptFile`.
+#[napi]
+pub fn recrypt_file(
+    env: &Env,
+    dek: &KeyHandle,
+    new_dek: &KeyHandle,
+    associated_data: &[u8],
+    source: String,
+    target: String,
+) -> Result<NativeTask> {
+    let (dek, new_dek, context) = (dek.get()?, new_dek.get()?, associated_data.to_vec());
+    start(env, source, target, move |reader, writer, progress| {
+        stream::recrypt(&dek, &new_dek, &context, reader, writer, progress)
     })
 }
 
 fn start(
     env: &Env,
-    dek: &KeyHandle,
-    associated_data: &[u8],
     source: String,
     target: String,
-    transform: Transform,
+    transform: impl FnOnce(&mut File, &mut File, OnProgress<'_>) -> Outcome<u64> + Send + 'static,
 ) -> Result<NativeTask> {
-    let dek = dek.get()?;
-    let context = associated_data.to_vec();
     NativeTask::start(env, move |control| {
         let mut reader = File::open(&source).map_err(|error| io_error(&source, &error))?;
         let length = reader.metadata().map_err(|error| io_error(&source, &error))?.len();
         control.start(length);
         let mut writer = create(&target).map_err(|error| io_error(&target, &error))?;
-        let written = convert(&dek, &context, &mut reader, &mut writer, control, transform)
+        let written = convert(&mut reader, &mut writer, control, transform)
             .and_then(|bytes| make_durable(&writer, &target).map(|()| bytes));
         match written {
             Ok(bytes) => Ok(format!("{{\"bytes\":{bytes}}}")),
@@ -82,14 +89,12 @@ fn start(
 }
 
 fn convert(
-    dek: &Arc<SecretKey>,
-    context: &[u8],
     reader: &mut File,
     writer: &mut File,
     control: &Control,
-    transform: Transform,
+    transform: impl FnOnce(&mut File, &mut File, OnProgress<'_>) -> Outcome<u64>,
 ) -> Result<u64> {
-    let outcome = transform(dek, context, reader, writer, &mut |bytes| {
+    let outcome = transform(reader, writer, &mut |bytes| {
         control.set_done(bytes);
         if control.is_cancelled() { Err(vmseal_wrap::Error::Cancelled) } else { Ok(()) }
     });

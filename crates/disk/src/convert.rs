@@ -82,6 +82,43 @@ pub fn decrypt_copy(
     finish(files, &descriptor, Some(cipher.holes), control, begun)
 }
 
+/// Deep recrypt to a copy: the same plaintext under a fresh data key and, with it, a fresh wrap of `spec.kek` alone. `kek` and
+/// `binding` are of the source; `spec.holes` of `None` keeps its hole rule. Everything [`open_sealed`] verifies is verified
+/// before the target is made; no plaintext leaves memory.
+pub fn recrypt_copy(
+    source: &Path,
+    target: &Path,
+    kek: &SecretKey,
+    binding: &Binding<'_>,
+    spec: &SealSpec<'_>,
+    control: &Control,
+) -> Result<Outcome> {
+    let begun = Instant::now();
+    control.check()?;
+    let disk = open_sealed(source, kek, binding)?;
+    let Some(cipher) = &disk.cipher else {
+        return Err(Error::state(source, "the disk is not sealed"));
+    };
+    let capacity = disk.capacity();
+    seal::check_spec(spec, capacity)?;
+    if spec.holes.is_some_and(|holes| holes != cipher.holes) {
+        return Err(Error::argument("a recrypt keeps the hole rule of the disk"));
+    }
+    let holes = cipher.holes;
+    let zero = holes == Holes::Zero;
+    let needed = if zero { disk.source.allocated() } else { capacity };
+    let (xts, mut sealed) = seal::seal(spec, capacity, holes)?;
+    if let Some(old) = &disk.descriptor.sealed {
+        sealed.other.clone_from(&old.other);
+    }
+    control.start(capacity);
+    let files = Target::create(target, capacity, needed)?;
+    let transform = Transform::Recrypt { old: &cipher.xts, new: &xts, holes };
+    copy(&disk.source, &files, transform, zero, control)?;
+    let descriptor = disk.descriptor.clone().retargeted(files.flat_name(), &spec.disk_id, Some(sealed));
+    finish(files, &descriptor, Some(holes), control, begun)
+}
+
 /// A new empty plain disk of `capacity` bytes (a multiple of 512): a hole file that reads as zeros.
 pub fn create_plain(target: &Path, capacity: u64, disk_id: &[u8; 16]) -> Result<()> {
     check_new_capacity(capacity)?;

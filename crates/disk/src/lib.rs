@@ -4,7 +4,8 @@
 //!
 //! * [`inspect`]: what a file is, how large, sealed by whom and with which KEK.
 //! * [`import`]: any image into a datastore as a plain disk. [`create_plain`], [`create_sealed`]: a new empty disk.
-//! * [`encrypt_copy`], [`decrypt_copy`]: a sealed copy of a plain disk, and back.
+//! * [`encrypt_copy`], [`decrypt_copy`], [`recrypt_copy`]: a sealed copy of a plain disk, back, and one under another key.
+//! * [`shallow_recrypt`]: another KEK for the same data key; no data is touched and the disk may be open.
 //! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
 //!   [`resume`] and [`repair`] after whatever stopped them, [`job_info`] and [`verify_job`] to look.
 //! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
@@ -36,13 +37,14 @@ mod open;
 mod pipeline;
 mod qemu_img;
 mod remove;
+mod rewrap;
 mod seal;
 mod source;
 mod target;
 pub mod uuid;
 
 pub use control::{Control, Progress};
-pub use convert::{Outcome, create_plain, create_sealed, decrypt_copy, encrypt_copy};
+pub use convert::{Outcome, create_plain, create_sealed, decrypt_copy, encrypt_copy, recrypt_copy};
 pub use descriptor::{Descriptor, Holes};
 pub use error::{Error, Result};
 pub use image::{ImageFormat, ImageInfo, SealInfo, inspect};
@@ -55,4 +57,5 @@ pub use in_place::{
 };
 pub use open::{OpenDisk, open_plain, open_sealed};
 pub use remove::{remove, remove_unfinished};
+pub use rewrap::shallow_recrypt;
 pub use seal::{Binding, KekName, SealSpec};

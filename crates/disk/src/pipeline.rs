@@ -45,6 +45,12 @@ pub(crate) enum Transform<'a> {
     Copy,
     Encrypt(&'a Xts),
     Decrypt(&'a Xts, Holes),
+    /// From one data key to another; the hole rule is that of the source.
+    Recrypt {
+        old: &'a Xts,
+        new: &'a Xts,
+        holes: Holes,
+    },
     /// A fault of ours, to show that it stays inside the job.
     #[cfg(test)]
     Panic,
@@ -145,6 +151,13 @@ impl Transform<'_> {
                 if !decrypt(xts, holes, chunk, offset)? {
                     return Ok(false);
                 }
+            }
+            Self::Recrypt { old, new, holes } => {
+                if !decrypt(old, holes, chunk, offset)? {
+                    return Ok(false);
+                }
+                refuse_when_wiped()?;
+                new.encrypt(chunk, offset / u64::from(new.sector_size()))?;
             }
         }
         refuse_when_wiped()?;

@@ -106,6 +106,21 @@ pub(crate) fn seal(spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Result<(
 /// As [`seal`], for whoever makes more than one cipher from the key.
 pub(crate) fn seal_key(spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Result<(SecretKey, Sealed)> {
     let dek = SecretKey::generate(64)?;
+    let wrap = wrap_key(&dek, spec, capacity, holes)?;
+    let sealed = Sealed {
+        id: spec.disk_id,
+        state: SealState::Sealed,
+        sector_size: spec.sector_size,
+        holes,
+        generation: spec.generation,
+        wraps: vec![wrap],
+        other: Vec::new(),
+    };
+    Ok((dek, sealed))
+}
+
+/// Wraps a data key, new or old, and binds it to everything `spec` says.
+pub(crate) fn wrap_key(dek: &SecretKey, spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Result<String> {
     let header = Header {
         kid: spec.kek_id.to_owned(),
         typ: TYP.to_owned(),
@@ -126,18 +141,9 @@ pub(crate) fn seal_key(spec: &SealSpec<'_>, capacity: u64, holes: Holes) -> Resu
     };
     let header =
         serde_json::to_string(&header).map_err(|error| Error::Internal { reason: error.to_string() })?;
-    let wrap = envelope::seal(spec.kek, &dek, &header)?;
+    let wrap = envelope::seal(spec.kek, dek, &header)?;
     refuse_when_wiped()?;
-    let sealed = Sealed {
-        id: spec.disk_id,
-        state: SealState::Sealed,
-        sector_size: spec.sector_size,
-        holes,
-        generation: spec.generation,
-        wraps: vec![wrap],
-        other: Vec::new(),
-    };
-    Ok((dek, sealed))
+    Ok(wrap)
 }
 
 /// Opens the first wrap that `kek` opens and that belongs to this very disk. `capacity` in bytes, of the extent.
@@ -174,12 +180,17 @@ pub(crate) fn open_key(
 
 /// The KEK each wrap asks for, in order; wraps that cannot be read are left out.
 pub(crate) fn kek_names(sealed: &Sealed) -> Vec<KekName> {
-    let header = |wrap: &String| serde_json::from_str::<Header>(&envelope::inspect(wrap).ok()?).ok();
-    let headers = sealed.wraps.iter().filter_map(header);
-    headers.map(|header| KekName { provider_id: header.vmseal.prov, key_id: header.kid }).collect()
+    sealed.wraps.iter().filter_map(|wrap| kek_name(wrap)).collect()
 }
 
-fn open_wrap(
+/// The KEK that a wrap asks for; `None` when the wrap cannot be read.
+pub(crate) fn kek_name(wrap: &str) -> Option<KekName> {
+    let header: Header = serde_json::from_str(&envelope::inspect(wrap).ok()?).ok()?;
+    Some(KekName { provider_id: header.vmseal.prov, key_id: header.kid })
+}
+
+/// Opens one wrap, with every check of [`open_key`].
+pub(crate) fn open_wrap(
     wrap: &str,
     sealed: &Sealed,
     capacity: u64,

@@ -40,8 +40,7 @@ pub fn encrypt(
     progress: &mut dyn FnMut(u64) -> Result<(), Error>,
 ) -> Result<u64, Error> {
     gcm::check_key("the data-encryption key", dek)?;
-    let mut header = [HEADER_LEN as u8; HEADER_LEN];
-    header[1..].copy_from_slice(&random::<{ HEADER_LEN - 1 }>()?);
+    let header = new_header()?;
     let segments = Segments::new(dek, associated_data, &header)?;
     let mut source = Lookahead::new(reader, segment_room(0) - TAG_LEN)?;
     writer.write_all(&header)?;
@@ -74,16 +73,7 @@ pub fn decrypt(
     writer: &mut impl Write,
     progress: &mut dyn FnMut(u64) -> Result<(), Error>,
 ) -> Result<u64, Error> {
-    gcm::check_key("the data-encryption key", dek)?;
-    let mut header = [0; HEADER_LEN];
-    if fill(reader, &mut header)? < HEADER_LEN {
-        return Err(Error::StreamInvalid { reason: "it ends within its header" });
-    }
-    if usize::from(header[0]) != HEADER_LEN {
-        return Err(Error::StreamInvalid { reason: "it does not begin with the header of a stream" });
-    }
-    let segments = Segments::new(dek, associated_data, &header)?;
-    let mut source = Lookahead::new(reader, segment_room(0))?;
+    let (segments, mut source) = open_stream(dek, associated_data, reader)?;
     let mut done = 0;
     let mut number = 0;
     loop {
@@ -98,6 +88,66 @@ pub fn decrypt(
         number = next(number)?;
         source.advance();
     }
+}
+
+/// Turns what [`encrypt`] made under `old` into the same under `new`, without plaintext outside memory; returns the number of
+/// plaintext bytes. As [`decrypt`], what was written counts only when this returns `Ok`.
+///
+/// Errors: those of [`decrypt`] and [`encrypt`].
+pub fn recrypt(
+    old: &SecretKey,
+    new: &SecretKey,
+    associated_data: &[u8],
+    reader: &mut impl Read,
+    writer: &mut impl Write,
+    progress: &mut dyn FnMut(u64) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    gcm::check_key("the data-encryption key", new)?;
+    let (old, mut source) = open_stream(old, associated_data, reader)?;
+    let header = new_header()?;
+    let new = Segments::new(new, associated_data, &header)?;
+    writer.write_all(&header)?;
+    let mut done = 0;
+    let mut number = 0;
+    loop {
+        // The segments of both streams hold the same plaintext.
+        let is_last = source.is_last(SEGMENT_LEN)?;
+        old.open(number, is_last, &mut source.current)?;
+        done += source.current.len() as u64;
+        new.seal(number, is_last, &mut source.current)?;
+        writer.write_all(&source.current)?;
+        progress(done)?;
+        if is_last {
+            return Ok(done);
+        }
+        number = next(number)?;
+        source.advance();
+    }
+}
+
+/// A header with fresh salt and nonce prefix.
+fn new_header() -> Result<[u8; HEADER_LEN], Error> {
+    let mut header = [HEADER_LEN as u8; HEADER_LEN];
+    header[1..].copy_from_slice(&random::<{ HEADER_LEN - 1 }>()?);
+    Ok(header)
+}
+
+/// Reads the header of a stream; its first segment comes next.
+fn open_stream<'r, R: Read>(
+    dek: &SecretKey,
+    associated_data: &[u8],
+    reader: &'r mut R,
+) -> Result<(Segments, Lookahead<'r, R>), Error> {
+    gcm::check_key("the data-encryption key", dek)?;
+    let mut header = [0; HEADER_LEN];
+    if fill(reader, &mut header)? < HEADER_LEN {
+        return Err(Error::StreamInvalid { reason: "it ends within its header" });
+    }
+    if usize::from(header[0]) != HEADER_LEN {
+        return Err(Error::StreamInvalid { reason: "it does not begin with the header of a stream" });
+    }
+    let segments = Segments::new(dek, associated_data, &header)?;
+    Ok((segments, Lookahead::new(reader, segment_room(0))?))
 }
 
 /// Length of a full segment with its tag.

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use vmseal_secret::SecretKey;
 use vmseal_wrap::Error;
-use vmseal_wrap::stream::{HEADER_LEN, SEGMENT_LEN, decrypt, encrypt};
+use vmseal_wrap::stream::{HEADER_LEN, SEGMENT_LEN, decrypt, encrypt, recrypt};
 
 const FIRST: usize = SEGMENT_LEN - HEADER_LEN - 16;
 const FULL: usize = SEGMENT_LEN - 16;
@@ -251,4 +251,35 @@ proptest::proptest! {
         }
         assert_refused(&file, "random bytes under a header");
     }
+}
+
+#[test]
+fn d2_a_recrypted_stream_opens_with_the_new_key_alone() {
+    let (old, new) = (key(&[1; 32]), key(&[2; 32]));
+    for len in [0, 1, FIRST - 1, FIRST, FIRST + 1, FIRST + FULL, FIRST + FULL + 1] {
+        let (text, mut file, mut back) = (plain(len), Vec::new(), Vec::new());
+        let before = sealed(&text);
+        let done = recrypt(&old, &new, AD, &mut &before[..], &mut file, &mut |_| Ok(())).unwrap();
+        assert_eq!((done, file.len()), (len as u64, before.len()));
+        assert_refused(&file, "the old key");
+        decrypt(&new, AD, &mut &file[..], &mut back, &mut |_| Ok(())).unwrap();
+        assert!(back == text, "{len}");
+    }
+}
+
+#[test]
+fn a_recrypt_refuses_what_a_decryption_refuses() {
+    let (old, new) = (key(&[1; 32]), key(&[2; 32]));
+    let file = sealed(&plain(FIRST + 10));
+    let refused = |old: &SecretKey, ad: &[u8], bytes: &[u8]| {
+        let made = recrypt(old, &new, ad, &mut &bytes[..], &mut io::sink(), &mut |_| Ok(()));
+        made.unwrap_err().code()
+    };
+    assert_eq!(refused(&new, AD, &file), "VMSEAL_STREAM_INVALID");
+    assert_eq!(refused(&old, b"another place", &file), "VMSEAL_STREAM_INVALID");
+    for len in [0, 39, 40, 55, SEGMENT_LEN, file.len() - 1] {
+        assert_eq!(refused(&old, AD, &file[..len]), "VMSEAL_STREAM_INVALID", "{len}");
+    }
+    let short = recrypt(&old, &key(&[2; 64]), AD, &mut &file[..], &mut io::sink(), &mut |_| Ok(()));
+    assert!(short.is_err(), "a key of 64 bytes is no key of a stream");
 }

@@ -15,7 +15,7 @@ pub const VERSION: u32 = 1;
 pub const CIPHER: &str = "aes-xts-plain64";
 
 /// Wraps a disk may carry at once; a rotation needs two, escrow one more.
-const MAX_WRAPS: usize = 16;
+pub(crate) const MAX_WRAPS: usize = 16;
 /// Longest value of one line, the limit of the envelope reader.
 const MAX_VALUE: usize = 16 * 1024;
 

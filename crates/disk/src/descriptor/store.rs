@@ -55,21 +55,35 @@ impl Descriptor {
 
     /// As [`Descriptor::read`], and tells what the second copy was worth.
     pub fn read_with_copy(path: &Path) -> Result<(Self, CopyState)> {
-        let mut descriptor = Self::read_alone(path)?;
+        let descriptor = Self::read_alone(path)?;
         let copy = match read_bounded(&copy_path(path)) {
-            Ok(bytes) => SealCopy::parse(&bytes),
-            Err(Error::NotFound { .. }) => {
-                return lost_lines_checked(path, descriptor, CopyState::Absent);
-            }
-            Err(_) => return lost_lines_checked(path, descriptor, CopyState::Damaged),
+            Ok(bytes) => Some(SealCopy::parse(&bytes)),
+            Err(Error::NotFound { .. }) => None,
+            Err(error) => Some(Err(error)),
+        };
+        descriptor.complete(path, copy)
+    }
+
+    /// As [`Descriptor::read_with_copy`], from what the two files hold. `path` is for messages.
+    pub(crate) fn from_files(
+        path: &Path,
+        descriptor: &[u8],
+        copy: Option<&[u8]>,
+    ) -> Result<(Self, CopyState)> {
+        Self::parse(descriptor)?.complete(path, copy.map(SealCopy::parse))
+    }
+
+    fn complete(mut self, path: &Path, copy: Option<Result<SealCopy>>) -> Result<(Self, CopyState)> {
+        let Some(copy) = copy else {
+            return lost_lines_checked(path, self, CopyState::Absent);
         };
         let Ok(copy) = copy else {
-            return lost_lines_checked(path, descriptor, CopyState::Damaged);
+            return lost_lines_checked(path, self, CopyState::Damaged);
         };
         // Only lines made for this very extent may be taken: restoring is for lost lines, not for swapped disks.
-        let fits = matches!(descriptor.extents.as_slice(),
+        let fits = matches!(self.extents.as_slice(),
             [extent] if extent.file.as_deref() == Some(copy.file.as_str()) && extent.sectors == copy.sectors);
-        let state = match &descriptor.sealed {
+        let state = match &self.sealed {
             None if fits => CopyState::Restored,
             None => CopyState::Differs,
             Some(own) if *own == copy.sealed => CopyState::Same,
@@ -79,9 +93,9 @@ impl Descriptor {
             Some(_) => CopyState::Differs,
         };
         if matches!(state, CopyState::Restored | CopyState::Newer) {
-            descriptor.sealed = Some(copy.sealed);
+            self.sealed = Some(copy.sealed);
         }
-        lost_lines_checked(path, descriptor, state)
+        lost_lines_checked(path, self, state)
     }
 
     /// Replaces the descriptor and then its second copy, each through a temporary file (mode 0600) in the same folder,

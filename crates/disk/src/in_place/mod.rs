@@ -16,22 +16,22 @@
 //! blocks until it reuses them.
 
 mod engine;
-mod file_storage;
+pub(crate) mod file_storage;
 mod info;
 mod job;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod mac;
 #[doc(hidden)]
 pub mod measurement;
 #[cfg(test)]
-mod model;
+pub(crate) mod model;
 mod plan;
 mod record;
 mod recovery;
 mod sidecar;
 mod standing;
 mod step;
-mod storage;
+pub(crate) mod storage;
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -42,8 +42,9 @@ use std::path::{Path, PathBuf};
 
 pub use info::{JobInfo, JobPhase, job_info, verify_job};
 pub use job::{NewKek, decrypt_in_place, encrypt_in_place, recrypt_in_place};
+pub(crate) use plan::texts;
 pub use recovery::{Repair, repair, resume};
-pub(crate) use standing::refuse_in_conversion;
+pub(crate) use standing::{flat_extent, refuse_in_conversion};
 
 #[cfg(doc)]
 use crate::Error;

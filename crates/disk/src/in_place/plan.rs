@@ -114,7 +114,7 @@ pub(super) fn mode_of(state: SealState) -> Option<JobMode> {
 }
 
 /// Descriptor and second copy as they are written.
-pub(super) fn texts(descriptor: &Descriptor) -> Result<Texts> {
+pub(crate) fn texts(descriptor: &Descriptor) -> Result<Texts> {
     let copy = descriptor.copy_text()?.map(String::into_bytes);
     Ok(Texts { descriptor: descriptor.checked_text()?.into_bytes(), copy })
 }

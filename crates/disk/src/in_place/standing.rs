@@ -93,7 +93,7 @@ pub(crate) fn refuse_in_conversion(path: &Path, descriptor: &Descriptor) -> Resu
 }
 
 /// In place, the data is one writable file that belongs to this disk alone.
-pub(super) fn flat_extent(descriptor: &Descriptor) -> Result<&str> {
+pub(crate) fn flat_extent(descriptor: &Descriptor) -> Result<&str> {
     if descriptor.parent_cid != NO_PARENT {
         return Err(Error::unsupported("it is a snapshot of another disk; consolidate the snapshots first"));
     }
