@@ -316,6 +316,13 @@ export const errorCodes = {
     action: 'Encrypt VM home before or with its disks; decrypt disks before or with VM home.',
     vsphere: 'InvalidVmConfig (msg.hostd.configSpec.enc.mismatch)',
   },
+  VMSEAL_ROLLBACK_DETECTED: {
+    summary:
+      'The files of a VM or disk are older than what vCenter has seen: they are from before a deep recrypt.',
+    fault: 'data',
+    action:
+      'Put the newer files back. If the older ones are wanted, for instance from a backup, unregister the VM and register it again.',
+  },
   VMSEAL_POLICY_UNKNOWN: {
     summary: 'There is no storage policy of this name.',
     fault: 'caller',

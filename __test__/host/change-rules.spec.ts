@@ -1,12 +1,18 @@
 import test from 'ava'
 import fc from 'fast-check'
 import { isVmsealError } from '../../src/errors.js'
-import { checkChange, type CryptoStates } from '../../src/host/change-rules.js'
+import {
+  checkChange,
+  cryptoTransitions,
+  mayBePoweredOn,
+  type CryptoStates,
+} from '../../src/host/change-rules.js'
 import type { CryptoSpec, ReconfigureSpec } from '../../src/rpc/host-api.js'
 
 const key = { keyId: 'k', providerId: 'p' }
 const encrypt: CryptoSpec = { type: 'encrypt', key }
 const decrypt: CryptoSpec = { type: 'decrypt' }
+const deepRecrypt: CryptoSpec = { type: 'deepRecrypt', newKey: key }
 
 function states(homeSealed: boolean, ...sealed: boolean[]): CryptoStates {
   return {
@@ -15,8 +21,45 @@ function states(homeSealed: boolean, ...sealed: boolean[]): CryptoStates {
   }
 }
 
+const everyChange = Object.keys(cryptoTransitions) as CryptoSpec['type'][]
+
+function specOf(type: CryptoSpec['type']): CryptoSpec {
+  if (type === 'decrypt') return { type }
+  return type === 'encrypt' ? { type, key } : { type, newKey: key }
+}
+
+test('every change in every state, of VM home and of a disk: what the table says', (t) => {
+  for (const type of everyChange)
+    for (const sealed of [false, true]) {
+      const fits = (cryptoTransitions[type].from === 'encrypted') === sealed
+      const home = () => checkChange(states(sealed), { home: specOf(type) })
+      if (fits) t.notThrows(home, type)
+      else t.throws(home, { code: 'VMSEAL_INVALID_STATE' }, type)
+      const disk = () =>
+        checkChange(states(true, sealed), { disks: [{ diskId: 'd0', crypto: specOf(type) }] })
+      if (fits) t.notThrows(disk, type)
+      else t.throws(disk, { code: 'VMSEAL_DISK_STATE' }, type)
+    }
+})
+
+test('only a request of nothing but shallow recrypts may find the VM on', (t) => {
+  for (const type of everyChange) {
+    t.is(mayBePoweredOn({ home: specOf(type) }), type === 'shallowRecrypt')
+    for (const other of everyChange) {
+      const spec = { home: specOf(type), disks: [{ diskId: 'd0', crypto: specOf(other) }] }
+      const shallow = [type, other].filter((one) => one === 'shallowRecrypt').length
+      t.is(mayBePoweredOn(spec), shallow === 2)
+      if (shallow === 1)
+        t.throws(() => checkChange(states(true, true), spec), { code: 'VMSEAL_INVALID_ARGUMENT' })
+    }
+  }
+  const addDisks = [{ diskId: 'd1', capacityBytes: 512 }]
+  t.false(mayBePoweredOn({ home: specOf('shallowRecrypt'), addDisks }))
+  t.false(mayBePoweredOn({}))
+})
+
 test('a change passes if and only if it fits the states and leaves states that go together', (t) => {
-  const crypto = fc.option(fc.constantFrom(encrypt, decrypt), { nil: undefined })
+  const crypto = fc.option(fc.constantFrom(encrypt, decrypt, deepRecrypt), { nil: undefined })
   const passes = new Set<boolean>()
   fc.assert(
     fc.property(
@@ -36,16 +79,16 @@ test('a change passes if and only if it fits the states and leaves states that g
             addDisks: [{ diskId: 'new', capacityBytes: 512, ...(added && { key }) }],
           }),
         }
-        const homeAfter = home ? home.type === 'encrypt' : homeSealed
+        const homeAfter = home ? home.type !== 'decrypt' : homeSealed
         const after = before.disks.map((disk, index) => {
           const change = disks[index]?.[1]
-          return change ? change.type === 'encrypt' : disk.sealed
+          return change ? change.type !== 'decrypt' : disk.sealed
         })
         const fits =
-          (home === undefined || homeAfter !== homeSealed) &&
+          (home === undefined || (home.type === 'encrypt') !== homeSealed) &&
           changes.every(({ diskId, crypto: { type } }) => {
             const disk = before.disks.find((candidate) => candidate.diskId === diskId)
-            return disk?.sealed === (type === 'decrypt')
+            return disk?.sealed === (type !== 'encrypt')
           })
         const together = homeAfter || !(after.includes(true) || added === true)
         passes.add(fits && together)

@@ -1,12 +1,8 @@
 /** kill -9 in the middle of conversions: at many moments of time, and after each change in the VM's folder. */
-import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { watch } from 'node:fs'
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 import { native } from '../../src/native/load.js'
 import {
@@ -25,48 +21,9 @@ import {
   type Lab,
   type MadeVm,
 } from './fixture.js'
+import { convertAndKill, type Moment } from './killed-conversion.js'
 
 const bytes = 4 * 1024 * 1024
-
-/** When the process is killed: so long after it is ready, or after so many changes in the folder. */
-type Moment = { readonly milliseconds: number } | { readonly changes: number }
-
-/** Starts a conversion in another process and kills it. True: it was done before the moment came. */
-async function convertAndKill(
-  lab: Lab,
-  action: string,
-  secret: Buffer,
-  moment: Moment,
-  source = '',
-): Promise<boolean> {
-  const script = fileURLToPath(new URL('convert-child.ts', import.meta.url))
-  const child = spawn(process.execPath, ['--import=tsx', script, lab.datastore, action, source], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
-  const exit = once(child, 'exit') as Promise<[number | null, string | null]>
-  let output = ''
-  const ready = new Promise<void>((resolve) => {
-    child.stdout.setEncoding('utf8').on('data', (text: string) => {
-      output += text
-      if (output.startsWith('ready')) resolve()
-    })
-  })
-  child.stdin.end(secret)
-  let changes = 0
-  const watcher = watch(join(lab.datastore, 'db01'), () => {
-    changes += 1
-    if ('changes' in moment && changes === moment.changes) child.kill('SIGKILL')
-  })
-  if ('milliseconds' in moment) {
-    await Promise.race([ready, exit])
-    await delay(moment.milliseconds)
-    child.kill('SIGKILL')
-  }
-  const [code, signal] = await exit
-  watcher.close()
-  if (code !== 0 && signal !== 'SIGKILL') throw new Error(`the child failed with ${String(code)}`)
-  return output.includes('done')
-}
 
 function keyFor(): { kek: Kek; secret: Buffer } {
   const secret = randomBytes(32)

@@ -1,15 +1,49 @@
 /** The rules of a reconfiguration: which states of VM home and disks go together, and which change fits which state. */
 import { VmsealError } from '../errors.js'
-import type { ReconfigureSpec } from '../rpc/host-api.js'
+import type { CryptoSpec, ReconfigureSpec } from '../rpc/host-api.js'
+
+type CryptoState = 'plain' | 'encrypted'
+
+interface CryptoTransition {
+  readonly from: CryptoState
+  readonly to: CryptoState
+  /** The VM may be on meanwhile: no byte of data changes. */
+  readonly whilePoweredOn: boolean
+}
+
+/** What each change needs and leaves, of VM home and of a disk alike. */
+export const cryptoTransitions: Readonly<Record<CryptoSpec['type'], CryptoTransition>> = {
+  encrypt: { from: 'plain', to: 'encrypted', whilePoweredOn: false },
+  decrypt: { from: 'encrypted', to: 'plain', whilePoweredOn: false },
+  shallowRecrypt: { from: 'encrypted', to: 'encrypted', whilePoweredOn: true },
+  deepRecrypt: { from: 'encrypted', to: 'encrypted', whilePoweredOn: false },
+}
 
 export interface CryptoStates {
   readonly homeSealed: boolean
   readonly disks: readonly { readonly diskId: string; readonly sealed: boolean; readonly label: string }[]
 }
 
+/** True if every change of the request, of which there is one at least, may be made while the VM is on. */
+export function mayBePoweredOn(spec: ReconfigureSpec): boolean {
+  const changes = changesOf(spec)
+  return (
+    changes.length > 0 &&
+    !spec.addDisks?.length &&
+    changes.every(({ type }) => cryptoTransitions[type].whilePoweredOn)
+  )
+}
+
+/** True if the change wraps with keys of VMs, which only a safe host takes. */
+export function asksForKeys(spec: ReconfigureSpec): boolean {
+  const wraps = changesOf(spec).some(({ type }) => cryptoTransitions[type].to === 'encrypted')
+  return wraps || (spec.addDisks ?? []).some(({ key }) => key !== undefined)
+}
+
 /** Refuses a change that does not fit the states before it, or leaves states that do not go together. */
 export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
-  const homeSealed = checkHome(before, spec)
+  refuseMixture(spec)
+  const homeAfter = checkHome(before, spec)
   const changes = new Map(spec.disks?.map(({ diskId, crypto }) => [diskId, crypto.type]))
   for (const diskId of changes.keys())
     if (!before.disks.some((disk) => disk.diskId === diskId))
@@ -22,33 +56,52 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
         details: { subject: diskId },
       })
   for (const disk of before.disks) {
-    const change = changes.get(disk.diskId)
-    checkDisk(disk, change)
-    if (!homeSealed && (change === undefined ? disk.sealed : change === 'encrypt'))
+    const after = checkDisk(disk, changes.get(disk.diskId))
+    if (homeAfter === 'plain' && after === 'encrypted')
       throw mismatch(`the disk ${disk.label} would be encrypted and VM home plain`)
   }
-  if (!homeSealed && spec.addDisks?.some(({ key }) => key !== undefined))
+  if (homeAfter === 'plain' && spec.addDisks?.some(({ key }) => key !== undefined))
     throw mismatch('an encrypted disk cannot belong to a VM whose home is plain')
 }
 
-/** True if VM home is encrypted after the change. */
-function checkHome(before: CryptoStates, spec: ReconfigureSpec): boolean {
-  if (spec.home === undefined) return before.homeSealed
-  const encrypt = spec.home.type === 'encrypt'
-  if (encrypt === before.homeSealed)
+/** A shallow recrypt changes files where they are, everything else makes new ones: one request cannot promise both. */
+function refuseMixture(spec: ReconfigureSpec): void {
+  if (changesOf(spec).some(({ type }) => type === 'shallowRecrypt') && !mayBePoweredOn(spec))
     throw new VmsealError(
-      'VMSEAL_INVALID_STATE',
-      `VM home is ${encrypt ? 'encrypted already' : 'not encrypted'}`,
+      'VMSEAL_INVALID_ARGUMENT',
+      'a shallow recrypt and other changes are two requests: make one after the other',
     )
-  return encrypt
 }
 
-function checkDisk(disk: CryptoStates['disks'][number], change: 'encrypt' | 'decrypt' | undefined): void {
-  if (change === undefined || (change === 'encrypt') !== disk.sealed) return
-  const state = disk.sealed ? 'encrypted already' : 'not encrypted'
-  throw new VmsealError('VMSEAL_DISK_STATE', `the disk ${disk.label} is ${state}`, {
+/** The state of VM home after the change. */
+function checkHome({ homeSealed }: CryptoStates, { home }: ReconfigureSpec): CryptoState {
+  const before = stateOf(homeSealed)
+  if (home === undefined) return before
+  const { from, to } = cryptoTransitions[home.type]
+  if (from === before) return to
+  throw new VmsealError('VMSEAL_INVALID_STATE', `VM home is ${whyNot(before)}`)
+}
+
+function checkDisk(disk: CryptoStates['disks'][number], change: CryptoSpec['type'] | undefined): CryptoState {
+  const before = stateOf(disk.sealed)
+  if (change === undefined) return before
+  const { from, to } = cryptoTransitions[change]
+  if (from === before) return to
+  throw new VmsealError('VMSEAL_DISK_STATE', `the disk ${disk.label} is ${whyNot(before)}`, {
     details: { subject: disk.label },
   })
+}
+
+function changesOf({ home, disks = [] }: ReconfigureSpec): CryptoSpec[] {
+  return [...(home ? [home] : []), ...disks.map(({ crypto }) => crypto)]
+}
+
+function stateOf(sealed: boolean): CryptoState {
+  return sealed ? 'encrypted' : 'plain'
+}
+
+function whyNot(state: CryptoState): string {
+  return state === 'encrypted' ? 'encrypted already' : 'not encrypted'
 }
 
 function mismatch(reason: string): VmsealError {

@@ -157,7 +157,7 @@ function composeVmx(
   const kek = context.keys.require(homeKey, keysRequired(files, [homeKey]).message)
   const jwe = wrapHomeDek(kek, dek, vmId, homeKey, firstGeneration)
   const config = sealConfig(dek, settings, vmId, firstGeneration)
-  writeDescription(document, { ...description, wrap: { jwe, generation: firstGeneration, config } })
+  writeDescription(document, { ...description, wrap: { jwes: [jwe], generation: firstGeneration, config } })
   return document
 }
 

@@ -56,12 +56,12 @@ export class Datastore {
         'VMSEAL_INVALID_ARGUMENT',
         `${JSON.stringify(reference.vmx)} is no VM: pass its folder and the .vmx of the same name, as in db01/db01.vmx`,
       )
-    return this.filesOf(match[1])
+    return this.filesOf(match[1], reference.knownGenerations)
   }
 
   /** The files of the VM of this name, there or not. */
-  filesOf(name: unknown): VirtualMachineFiles {
-    return new VirtualMachineFiles(this.name, this.directory, checkVirtualMachineName(name))
+  filesOf(name: unknown, knownGenerations?: VmReference['knownGenerations']): VirtualMachineFiles {
+    return new VirtualMachineFiles(this.name, this.directory, checkVirtualMachineName(name), knownGenerations)
   }
 
   /** Every VM of the datastore, by name: a folder that holds a .vmx file of the folder's name. */

@@ -16,6 +16,8 @@ export interface DiskState extends DiskEntry {
   readonly files: readonly string[]
   /** The KEKs that wrap the DEK, any of which opens it; empty: the disk is plain. */
   readonly keys: readonly CryptoKeyId[]
+  /** Data unit; absent: the disk is plain. */
+  readonly sectorSize?: number
 }
 
 /** What opening a disk takes. */
@@ -48,12 +50,18 @@ export async function readDiskState(entry: DiskEntry, files: VirtualMachineFiles
   const keys = sealed?.wraps.map(({ keyId, providerId }) => ({ keyId, providerId })) ?? []
   if (!keys.every(isKeyId))
     throw new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${label} names no usable key id`)
-  return { ...entry, capacityBytes, files: [...names], keys }
+  return {
+    ...entry,
+    capacityBytes,
+    files: [...names],
+    keys,
+    ...(sealed && { sectorSize: sealed.sectorSize }),
+  }
 }
 
-/** Undefined: the disk is plain, or the host has a KEK for it. */
-export function missingKeyOf(disk: DiskState, keys: KeyCache): CryptoKeyId | undefined {
-  return disk.keys.some((key) => keys.get(key) !== undefined) ? undefined : disk.keys[0]
+/** The KEKs any of which would open the disk; empty: it is plain, or the host has one of them. */
+export function missingKeysOfDisk(disk: DiskState, keys: KeyCache): readonly CryptoKeyId[] {
+  return disk.keys.some((key) => keys.get(key) !== undefined) ? [] : disk.keys
 }
 
 /** Opens a disk as a guest sees it. Everything that is bound to its wrap is verified. */
@@ -63,22 +71,50 @@ export function openDisk(
   keys: KeyCache,
   files: VirtualMachineFiles,
 ): DiskHandle {
-  const path = files.path(disk.file)
-  const kek = disk.keys.length === 0 ? undefined : kekOf(disk, keys, files)
-  return naming(files.label(disk.file), () =>
-    kek
-      ? native.DiskHandle.openSealed(path, kek, { vmId, diskId: disk.diskId })
-      : native.DiskHandle.openPlain(path),
-  )
+  if (disk.keys.length > 0) return openSealed(disk, vmId, keys, files).handle
+  return naming(files.label(disk.file), () => native.DiskHandle.openPlain(files.path(disk.file)))
+}
+
+/** The KEK that opens an encrypted disk, which was tried. */
+export function openingKek(
+  disk: OpenableDisk,
+  vmId: string,
+  keys: KeyCache,
+  files: VirtualMachineFiles,
+): KeyHandle {
+  const { handle, kek } = openSealed(disk, vmId, keys, files)
+  handle.close()
+  return kek
+}
+
+function openSealed(
+  disk: OpenableDisk,
+  vmId: string,
+  keys: KeyCache,
+  files: VirtualMachineFiles,
+): { handle: DiskHandle; kek: KeyHandle } {
+  const keks = disk.keys.map((key) => keys.get(key)).filter((kek) => kek !== undefined)
+  if (keks.length === 0) throw keyRequired(disk, files)
+  let failure: unknown
+  for (const kek of keks)
+    try {
+      const handle = naming(files.label(disk.file), () =>
+        native.DiskHandle.openSealed(files.path(disk.file), kek, { vmId, diskId: disk.diskId }),
+      )
+      return { handle, kek }
+    } catch (error) {
+      failure ??= error
+    }
+  throw failure
 }
 
 /** The error of a disk whose KEK is not on this host, in vSphere's words. */
-export function keyRequired(disk: OpenableDisk, key: CryptoKeyId, files: VirtualMachineFiles): VmsealError {
+export function keyRequired(disk: OpenableDisk, files: VirtualMachineFiles): VmsealError {
   const subject = files.label(disk.file)
   return new VmsealError(
     'VMSEAL_ENCRYPTION_KEY_REQUIRED',
     `The disk ${subject} is encrypted and a required key was not found`,
-    { details: { requiredKeys: [key], subject } },
+    { details: { requiredKeys: disk.keys, subject } },
   )
 }
 
@@ -108,16 +144,32 @@ export function encryptStep(
 export function decryptStep(
   disk: DiskState,
   target: string,
+  kek: KeyHandle,
   vmId: string,
-  keys: KeyCache,
   files: VirtualMachineFiles,
 ): WorkStep {
   const binding = { vmId, diskId: disk.diskId }
   return {
     label: `decrypt ${disk.device}`,
     bytes: disk.capacityBytes,
-    start: () =>
-      native.decryptDisk(files.path(disk.file), files.path(target), kekOf(disk, keys, files), binding),
+    start: () => native.decryptDisk(files.path(disk.file), files.path(target), kek, binding),
+  }
+}
+
+export function deepRecryptStep(
+  disk: DiskState,
+  target: string,
+  kek: KeyHandle,
+  newKek: KeyHandle,
+  spec: SealSpec,
+  files: VirtualMachineFiles,
+): WorkStep {
+  requireWholeSectors(disk.capacityBytes, spec.sectorSize, files.label(disk.file))
+  const binding = { vmId: spec.vmId, diskId: disk.diskId }
+  return {
+    label: `recrypt ${disk.device}`,
+    bytes: disk.capacityBytes,
+    start: () => native.recryptDisk(files.path(disk.file), files.path(target), kek, binding, newKek, spec),
   }
 }
 
@@ -160,6 +212,7 @@ interface SealedDescriptor {
   readonly id: string
   readonly state: string
   readonly generation: number
+  readonly sectorSize: number
   readonly wraps: readonly CryptoKeyId[]
 }
 
@@ -191,17 +244,6 @@ function compare(entry: DiskEntry, sealed: SealedDescriptor | null, label: strin
       `${label} is of another disk or generation than the .vmx says for ${entry.device}`,
       { details },
     )
-}
-
-function kekOf(disk: OpenableDisk, keys: KeyCache, files: VirtualMachineFiles): KeyHandle {
-  for (const key of disk.keys) {
-    const kek = keys.get(key)
-    if (kek !== undefined) return kek
-  }
-  const [key] = disk.keys
-  if (key === undefined)
-    throw new VmsealError('VMSEAL_DISK_STATE', `${files.label(disk.file)} is not encrypted`)
-  throw keyRequired(disk, key, files)
 }
 
 function inspectSource(source: string, encrypt: boolean): Image {

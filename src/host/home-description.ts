@@ -21,8 +21,12 @@ export interface HomeFile {
   readonly file: string
 }
 
+/** Wraps of one DEK that a .vmx may carry. */
+export const wrapLimit = 16
+
 export interface HomeWrap {
-  readonly jwe: string
+  /** The wrapped DEK, `vmseal.dek.0` first; more than one while a shallow recrypt is under way. Any that opens will do. */
+  readonly jwes: readonly string[]
   /** Generation of the VM home DEK. */
   readonly generation: number
   /** The other lines, as a JWE under the DEK. */
@@ -111,7 +115,7 @@ function linesOf(description: HomeDescription): Map<string, string> {
   }
   if (description.wrap !== undefined) {
     lines.set('vmseal.dekGen', String(description.wrap.generation))
-    lines.set('vmseal.dek.0', description.wrap.jwe)
+    for (const [index, jwe] of description.wrap.jwes.entries()) lines.set(`vmseal.dek.${index}`, jwe)
     lines.set('vmseal.config', description.wrap.config)
   }
   return lines
@@ -210,17 +214,19 @@ class Reader {
   }
 
   wrap(): HomeWrap | undefined {
-    const jwe = this.#document.get('vmseal.dek.0')
+    const jwes: string[] = []
+    for (let jwe; (jwe = this.#document.get(`vmseal.dek.${jwes.length}`)) !== undefined; jwes.push(jwe))
+      if (jwes.length === wrapLimit) throw this.#invalid(`it has more than ${wrapLimit} wrapped DEKs`)
     const sealed =
       this.#document.get('vmseal.dekGen') !== undefined || this.#document.get('vmseal.config') !== undefined
-    if (jwe === undefined && !sealed) return undefined
-    if (jwe === undefined || jwe === '')
+    if (jwes.length === 0 && !sealed) return undefined
+    if (jwes.length === 0 || jwes.includes(''))
       throw new VmsealError(
         'VMSEAL_ENVELOPE_INVALID',
         `${this.#subject} says that VM home is encrypted, but its wrapped DEK (vmseal.dek.0) is missing`,
         { details: { subject: this.#subject } },
       )
-    return { jwe, generation: this.generation('vmseal.dekGen'), config: this.text('vmseal.config') }
+    return { jwes, generation: this.generation('vmseal.dekGen'), config: this.text('vmseal.config') }
   }
 
   #disk(device: string): DiskEntry {

@@ -13,6 +13,7 @@ import type {
   VmReference,
   Work,
 } from '../rpc/host-api.js'
+import { asksForKeys, mayBePoweredOn } from './change-rules.js'
 import { createVirtualMachine } from './create.js'
 import { Datastore } from './datastore.js'
 import { destroyVirtualMachine } from './destroy.js'
@@ -34,8 +35,9 @@ import {
   checkSealedKey,
   checkUuid,
 } from './requests.js'
+import { shallowRecrypt } from './shallow-recrypt.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
-import { readVirtualMachine, toConfig } from './vm-config.js'
+import { readConsistently, readVirtualMachine, toConfig } from './vm-config.js'
 import { WorkMeter } from './work.js'
 
 export interface HostOptions {
@@ -179,8 +181,13 @@ export class Host implements HostApi {
       const files = this.#files(vm)
       checkReconfigureSpec(spec)
       if (asksForKeys(spec)) boot.mode.requireSafe()
-      boot.powered.requireOff(files)
-      await reconfigure(boot.context, this.#datastore(vm.datastore), files, spec, stoppable(work, boot))
+      const stopping = stoppable(work, boot)
+      if (mayBePoweredOn(spec))
+        await boot.powered.hold(files, (lock) => shallowRecrypt(boot.context, files, lock, spec, stopping))
+      else {
+        boot.powered.requireOff(files)
+        await reconfigure(boot.context, this.#datastore(vm.datastore), files, spec, stopping)
+      }
       return configOf(boot, files)
     })
   }
@@ -337,11 +344,6 @@ export class Host implements HostApi {
   }
 }
 
-function asksForKeys({ home, disks = [], addDisks = [] }: ReconfigureSpec): boolean {
-  const changes = [home, ...disks.map(({ crypto }) => crypto)]
-  return changes.some((change) => change?.type === 'encrypt') || addDisks.some(({ key }) => key !== undefined)
-}
-
 /** A UUID of version 8 (RFC 9562 section 5.8) from SHA-256 of the name. */
 function hostIdOf(name: string): string {
   const bytes = createHash('sha256').update('vmseal host ').update(name).digest().subarray(0, 16)
@@ -376,21 +378,6 @@ async function withDisk<T>(
     return await use(disk)
   } finally {
     disk.close()
-  }
-}
-
-/**
- * Reading takes no lock. When it fails because a transaction was committed meanwhile, which removes
- * the files that the old .vmx named, it begins again.
- */
-async function readConsistently<T>(files: VirtualMachineFiles, read: () => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    const before = (await files.readVmx())?.toString()
-    try {
-      return await read()
-    } catch (error) {
-      if (attempt === 5 || (await files.readVmx())?.toString() === before) throw error
-    }
   }
 }
 

@@ -1,12 +1,18 @@
 /** The VMs that a host has powered on: their lock, VM home DEK and open disks. */
 import { VmsealError } from '../errors.js'
 import type { DiskHandle, KeyHandle } from '../native/load.js'
-import { keyRequired, missingKeyOf, openDisk } from './disks.js'
-import { takeVirtualMachine, type HostContext } from './host-context.js'
+import { keyRequired, missingKeysOfDisk, openDisk, type DiskState } from './disks.js'
+import { holdVirtualMachine, takeVirtualMachine, type HostContext } from './host-context.js'
 import type { VirtualMachineLock } from './lock.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
-import { keysRequired, missingKeysOf, readVirtualMachine, type VirtualMachine } from './vm-config.js'
-import { openHome } from './vm-home.js'
+import {
+  keysRequired,
+  missingHomeKeys,
+  missingKeysOf,
+  openHomeOf,
+  readVirtualMachine,
+  type VirtualMachine,
+} from './vm-config.js'
 import { logLine } from './vm-log.js'
 
 interface RunningVm {
@@ -14,6 +20,8 @@ interface RunningVm {
   readonly lock: VirtualMachineLock
   readonly homeDek?: KeyHandle
   readonly disks: ReadonlyMap<string, DiskHandle>
+  /** Ends with the work on its files that goes on while it runs. */
+  work: Promise<unknown>
 }
 
 export class PoweredOnVms {
@@ -48,13 +56,22 @@ export class PoweredOnVms {
     return this.#running.get(files.directory)?.disks.get(diskId)
   }
 
+  /** Runs `body` while the VM's lock is held: its own if it is on, which it keeps until `body` has ended. */
+  async hold<T>(files: VirtualMachineFiles, body: (lock: VirtualMachineLock) => Promise<T>): Promise<T> {
+    const running = this.#running.get(files.directory)
+    if (running === undefined) return holdVirtualMachine(this.#context, files, body)
+    const turn = running.work.then(() => body(running.lock))
+    running.work = turn.catch(() => {})
+    return turn
+  }
+
   /** Opens VM home and every disk, and keeps the VM's lock until it is powered off. */
   async powerOn(files: VirtualMachineFiles): Promise<void> {
     if (this.isOn(files)) throw invalidPowerState(files, 'it is powered on already')
     const lock = await takeVirtualMachine(this.#context, files)
     try {
       const opened = openVm(this.#context, files, await readVirtualMachine(files))
-      this.#running.set(files.directory, { files, lock, ...opened })
+      this.#running.set(files.directory, { files, lock, work: Promise.resolve(), ...opened })
     } catch (error) {
       await lock.release()
       throw error
@@ -66,6 +83,7 @@ export class PoweredOnVms {
     const running = this.#running.get(files.directory)
     if (running === undefined) throw invalidPowerState(files, 'it is not powered on')
     this.#running.delete(files.directory)
+    await running.work
     close(running)
     await running.lock.release()
     await logLine(files, this.#context.name, 'powered off')
@@ -88,7 +106,7 @@ function close({ homeDek, disks }: Pick<RunningVm, 'homeDek' | 'disks'>): void {
 function openVm(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine) {
   requireEveryKey(context, files, vm)
   const disks = new Map<string, DiskHandle>()
-  const homeDek = openHomeDek(context, files, vm)
+  const homeDek = openHomeOf(vm, context.keys, files)?.dek
   const opened = { disks, ...(homeDek && { homeDek }) }
   try {
     for (const disk of vm.disks)
@@ -100,24 +118,14 @@ function openVm(context: HostContext, files: VirtualMachineFiles, vm: VirtualMac
   }
 }
 
-function openHomeDek(
-  context: HostContext,
-  files: VirtualMachineFiles,
-  vm: VirtualMachine,
-): KeyHandle | undefined {
-  const { wrap } = vm.description
-  if (wrap === undefined || vm.homeKey === undefined) return undefined
-  const kek = context.keys.require(vm.homeKey, keysRequired(files, [vm.homeKey]).message)
-  return openHome(vm.description, wrap, kek, files).dek
-}
-
 function requireEveryKey(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine): void {
   const missing = missingKeysOf(vm, context.keys)
   if (missing.length === 0) return
-  const homeMissing = vm.homeKey !== undefined && context.keys.get(vm.homeKey) === undefined
-  const disk = homeMissing ? undefined : vm.disks.find((candidate) => missingKeyOf(candidate, context.keys))
+  const homeMissing = missingHomeKeys(vm, context.keys).length > 0
+  const lacking = (candidate: DiskState) => missingKeysOfDisk(candidate, context.keys).length > 0
+  const disk = homeMissing ? undefined : vm.disks.find(lacking)
   if (disk === undefined) throw keysRequired(files, missing)
-  const { message, details } = keyRequired(disk, missing[0]!, files)
+  const { message, details } = keyRequired(disk, files)
   throw new VmsealError('VMSEAL_ENCRYPTION_KEY_REQUIRED', message, {
     details: { ...details, requiredKeys: missing },
   })

@@ -1,17 +1,19 @@
-/** Encryption and decryption of a VM, all of it or parts, and new disks: one transaction. */
+/** Encryption, decryption and deep recrypt of a VM, all of it or parts, and new disks: one transaction. */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
-import { native, type KeyHandle } from '../native/load.js'
-import type { NewDisk, ReconfigureSpec, Work } from '../rpc/host-api.js'
+import { native, type KeyHandle, type NativeTask } from '../native/load.js'
+import type { CryptoSpec, NewDisk, ReconfigureSpec, Work } from '../rpc/host-api.js'
 import { checkChange } from './change-rules.js'
 import type { Datastore } from './datastore.js'
 import {
   copyBytes,
   decryptStep,
+  deepRecryptStep,
   encryptStep,
   keyRequired,
-  missingKeyOf,
+  missingKeysOfDisk,
   newDiskStep,
   openDisk,
+  openingKek,
   type DiskState,
   type OpenableDisk,
 } from './disks.js'
@@ -26,15 +28,16 @@ import {
 } from './home-description.js'
 import { holdVirtualMachine, requireSpace, type HostContext } from './host-context.js'
 import { FreeNames, type VirtualMachineFiles } from './virtual-machine-files.js'
-import { distinctKeys, keysRequired, readVirtualMachine, type VirtualMachine } from './vm-config.js'
 import {
-  decryptHomeFile,
-  encryptHomeFile,
-  openHome,
-  sealConfig,
-  wrapHomeDek,
-  type OpenHome,
-} from './vm-home.js'
+  cryptoStatesOf,
+  distinctKeys,
+  keysRequired,
+  missingHomeKeys,
+  openHomeOf,
+  readVirtualMachine,
+  type VirtualMachine,
+} from './vm-config.js'
+import { decryptHomeFile, encryptHomeFile, recryptHomeFile, sealConfig, wrapHomeDek } from './vm-home.js'
 import { logLine } from './vm-log.js'
 import { VmxDocument } from './vmx.js'
 import { WorkMeter, type WorkStep } from './work.js'
@@ -49,7 +52,7 @@ export async function reconfigure(
 ): Promise<void> {
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)
-    checkChange(statesOf(vm, files), spec)
+    checkChange(cryptoStatesOf(vm, files), spec)
     if (!spec.home && !spec.disks?.length && !spec.addDisks?.length) return
     requireKeys(context, files, vm, spec)
     const open = openEverything(context, files, vm, spec)
@@ -63,6 +66,7 @@ export async function reconfigure(
       meter.finish('committed')
     } finally {
       open.dek?.dispose()
+      open.newDek?.dispose()
     }
   })
 }
@@ -70,18 +74,9 @@ export async function reconfigure(
 /** The DEK of VM home, before or after the change, whichever is sealed; absent: plain before and after. */
 interface OpenState {
   readonly dek?: KeyHandle
+  /** Takes the place of `dek`. */
+  readonly newDek?: KeyHandle
   readonly secrets?: VmxDocument
-}
-
-function statesOf(vm: VirtualMachine, files: VirtualMachineFiles) {
-  return {
-    homeSealed: vm.homeKey !== undefined,
-    disks: vm.disks.map(({ diskId, file, keys }) => ({
-      diskId,
-      sealed: keys.length > 0,
-      label: files.label(file),
-    })),
-  }
 }
 
 function requireKeys(
@@ -90,20 +85,15 @@ function requireKeys(
   vm: VirtualMachine,
   spec: ReconfigureSpec,
 ): void {
-  const lacks = (key: CryptoKeyId | undefined) =>
-    key && context.keys.get(key) === undefined ? key : undefined
-  const missing = [lacks(vm.homeKey), lacks(spec.home?.type === 'encrypt' ? spec.home.key : undefined)]
+  const lacks = (key: CryptoKeyId | undefined) => (key && context.keys.get(key) === undefined ? [key] : [])
+  const missing = [...missingHomeKeys(vm, context.keys), ...lacks(newKeyOf(spec.home))]
   for (const { diskId, crypto } of spec.disks ?? []) {
-    if (crypto.type === 'encrypt') missing.push(lacks(crypto.key))
-    else {
-      const disk = diskOf(vm, diskId)
-      const key = missingKeyOf(disk, context.keys)
-      if (key && missing.every((other) => other === undefined) && spec.disks?.length === 1)
-        throw keyRequired(disk, key, files)
-      missing.push(key)
-    }
+    const disk = diskOf(vm, diskId)
+    const keys = missingKeysOfDisk(disk, context.keys)
+    if (keys.length > 0 && missing.length === 0 && spec.disks?.length === 1) throw keyRequired(disk, files)
+    missing.push(...keys, ...lacks(newKeyOf(crypto)))
   }
-  for (const { key } of spec.addDisks ?? []) missing.push(lacks(key))
+  for (const { key } of spec.addDisks ?? []) missing.push(...lacks(key))
   const required = distinctKeys(missing)
   if (required.length > 0) throw keysRequired(files, required)
 }
@@ -117,12 +107,21 @@ function openEverything(
 ): OpenState {
   for (const { diskId } of spec.disks ?? [])
     openDisk(diskOf(vm, diskId), vm.description.vmId, context.keys, files).close()
-  const { wrap } = vm.description
-  if (wrap === undefined || vm.homeKey === undefined)
-    return spec.home?.type === 'encrypt' ? { dek: native.KeyHandle.generate(32) } : {}
-  const kek = context.keys.require(vm.homeKey, keysRequired(files, [vm.homeKey]).message)
-  const opened: OpenHome = openHome(vm.description, wrap, kek, files)
-  return opened
+  const opened = openHomeOf(vm, context.keys, files)
+  if (opened === undefined) return spec.home?.type === 'encrypt' ? { dek: native.KeyHandle.generate(32) } : {}
+  if (spec.home?.type !== 'deepRecrypt') return opened
+  try {
+    return { ...opened, newDek: native.KeyHandle.generate(32) }
+  } catch (error) {
+    opened.dek.dispose()
+    throw error
+  }
+}
+
+/** The KEK that a change wraps with. */
+function newKeyOf(crypto: CryptoSpec | undefined): CryptoKeyId | undefined {
+  if (crypto === undefined || crypto.type === 'decrypt') return undefined
+  return crypto.type === 'encrypt' ? crypto.key : crypto.newKey
 }
 
 function diskOf(vm: VirtualMachine, diskId: string): DiskState {
@@ -206,13 +205,19 @@ class ChangePlan {
     const { device, diskId } = disk
     this.#superseded.push(...disk.files)
     this.neededBytes += await copyBytes(disk, this.#files)
-    if (change.crypto.type === 'decrypt') {
-      this.#steps.push(decryptStep(disk, file, this.#vm.description.vmId, this.#context.keys, this.#files))
+    const { vmId } = this.#vm.description
+    const key = newKeyOf(change.crypto)
+    if (key === undefined) {
+      const kek = openingKek(disk, vmId, this.#context.keys, this.#files)
+      this.#steps.push(decryptStep(disk, file, kek, vmId, this.#files))
       return { device, diskId, file }
     }
-    const { kek, spec } = this.#seal(diskId, change.crypto.key, change.sectorSize)
-    this.#steps.push(encryptStep(disk, file, kek, spec, this.#files))
-    this.#sealedTargets.push({ diskId, file, keys: [change.crypto.key] })
+    const { kek, spec } = this.#seal(diskId, key, change.sectorSize ?? disk.sectorSize)
+    if (change.crypto.type === 'deepRecrypt') {
+      const oldKek = openingKek(disk, vmId, this.#context.keys, this.#files)
+      this.#steps.push(deepRecryptStep(disk, file, oldKek, kek, spec, this.#files))
+    } else this.#steps.push(encryptStep(disk, file, kek, spec, this.#files))
+    this.#sealedTargets.push({ diskId, file, keys: [key] })
     return { device, diskId, file, sealedGeneration: this.#generation }
   }
 
@@ -237,20 +242,20 @@ class ChangePlan {
     }
   }
 
-  async #convertHomeFiles(type: 'encrypt' | 'decrypt'): Promise<HomeFile[]> {
-    const { dek } = this.#open
+  async #convertHomeFiles(type: CryptoSpec['type']): Promise<HomeFile[]> {
+    const { dek, newDek } = this.#open
     if (dek === undefined) throw new VmsealError('VMSEAL_INTERNAL', 'VM home has no DEK')
     const { vmId, homeFiles } = this.#vm.description
     const converted: HomeFile[] = []
     for (const { role, file } of type === 'encrypt' ? await this.#plainHomeFiles() : homeFiles) {
       const target = this.#names.home(role)
       const bytes = await this.#files.byteLength(file)
-      const convert = type === 'encrypt' ? encryptHomeFile : decryptHomeFile
-      this.#steps.push({
-        label: `${type} ${role}`,
-        bytes,
-        start: () => convert(dek, vmId, role, this.#files.path(file), this.#files.path(target)),
-      })
+      const paths = [this.#files.path(file), this.#files.path(target)] as const
+      const start = (): NativeTask => {
+        if (newDek) return recryptHomeFile(dek, newDek, vmId, role, ...paths)
+        return (type === 'encrypt' ? encryptHomeFile : decryptHomeFile)(dek, vmId, role, ...paths)
+      }
+      this.#steps.push({ label: `${newDek ? 'recrypt' : type} ${role}`, bytes, start })
       this.#created.push(target)
       this.#superseded.push(file)
       // The stream's tags and header: 16 bytes a MiB and 40.
@@ -279,7 +284,8 @@ class ChangePlan {
 
   #composeHome(change: ReconfigureSpec['home']) {
     const { document, description } = this.#vm
-    const { dek, secrets } = this.#open
+    const { newDek, secrets } = this.#open
+    const dek = newDek ?? this.#open.dek
     if (dek === undefined) return { document: document.copy() }
     if (change?.type === 'decrypt') {
       const plain = document.copy()
@@ -292,10 +298,11 @@ class ChangePlan {
     const config = sealConfig(dek, plainLines, vmId, generation)
     if (change === undefined && description.wrap)
       return { document: identity, wrap: { ...description.wrap, config } }
-    if (change === undefined) throw new VmsealError('VMSEAL_INTERNAL', 'VM home has a DEK but no wrap')
-    const kek = this.#context.keys.require(change.key, keysRequired(this.#files, [change.key]).message)
-    const jwe = wrapHomeDek(kek, dek, vmId, change.key, generation)
-    return { document: identity, wrap: { jwe, generation, config } }
+    const key = newKeyOf(change)
+    if (key === undefined) throw new VmsealError('VMSEAL_INTERNAL', 'VM home has a DEK but no wrap')
+    const kek = this.#context.keys.require(key, keysRequired(this.#files, [key]).message)
+    const jwe = wrapHomeDek(kek, dek, vmId, key, generation)
+    return { document: identity, wrap: { jwes: [jwe], generation, config } }
   }
 
   #newDiskFiles(): string {

@@ -8,6 +8,7 @@ import type {
   SealedKey,
   VmReference,
 } from '../rpc/host-api.js'
+import { cryptoTransitions } from './change-rules.js'
 import { checkVirtualMachineName } from './datastore.js'
 import { isIdentityKey, isKeyId, uuidPattern } from './home-description.js'
 import { isVmxKey } from './vmx.js'
@@ -15,12 +16,21 @@ import { isVmxKey } from './vmx.js'
 /** The largest disk, as in vSphere: 62 TiB. */
 const capacityLimit = 62 * 2 ** 40
 const settingCountLimit = 1000
+const generationCountLimit = 1000
 const settingByteLimit = 64 * 1024
 
 export function checkReference(vm: unknown): asserts vm is VmReference {
-  const { datastore, vmx } = record(vm, 'vm')
+  const { datastore, vmx, knownGenerations } = record(vm, 'vm')
   requireThat(typeof datastore === 'string', 'vm.datastore', 'a name')
   requireThat(typeof vmx === 'string', 'vm.vmx', 'a path such as db01/db01.vmx')
+  if (knownGenerations === undefined) return
+  const generations = Object.entries(record(knownGenerations, 'vm.knownGenerations'))
+  requireThat(
+    generations.length <= generationCountLimit &&
+      generations.every(([, generation]) => Number.isSafeInteger(generation) && (generation as number) > 0),
+    'vm.knownGenerations',
+    `at most ${generationCountLimit} generations from 1, by home and disk id`,
+  )
 }
 
 export function checkKey(key: unknown, field: string): asserts key is CryptoKeyId {
@@ -67,7 +77,8 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
       const { diskId, crypto, sectorSize } = record(disk, field)
       checkUuid(diskId, `${field}.diskId`)
       checkCrypto(crypto, `${field}.crypto`)
-      checkSectorSize(sectorSize, crypto.type === 'encrypt', `${field}.sectorSize`)
+      const writes = crypto.type === 'encrypt' || crypto.type === 'deepRecrypt'
+      checkSectorSize(sectorSize, writes, `${field}.sectorSize`)
       ids.push(diskId)
     }
   requireThat(new Set(ids).size === ids.length, 'spec.disks', 'a list that names each disk once')
@@ -123,9 +134,14 @@ function checkNewDisk(disk: unknown, field: string): string {
 }
 
 function checkCrypto(crypto: unknown, field: string): asserts crypto is CryptoSpec {
-  const { type, key } = record(crypto, field)
-  requireThat(type === 'encrypt' || type === 'decrypt', `${field}.type`, '"encrypt" or "decrypt"')
+  const { type, key, newKey } = record(crypto, field)
+  requireThat(
+    typeof type === 'string' && Object.hasOwn(cryptoTransitions, type),
+    `${field}.type`,
+    `one of ${Object.keys(cryptoTransitions).join(', ')}`,
+  )
   if (type === 'encrypt') checkKey(key, `${field}.key`)
+  if (type === 'shallowRecrypt' || type === 'deepRecrypt') checkKey(newKey, `${field}.newKey`)
 }
 
 function checkSectorSize(size: unknown, encrypts: boolean, field: string): void {
@@ -133,7 +149,7 @@ function checkSectorSize(size: unknown, encrypts: boolean, field: string): void 
   requireThat(
     (size === 512 || size === 4096) && encrypts,
     field,
-    '512 or 4096, and only where a disk is encrypted',
+    '512 or 4096, and only where a disk is written anew',
   )
 }
 

@@ -18,12 +18,20 @@ export class VirtualMachineFiles {
   readonly directory: string
   /** The name of the folder and the first part of every file's name. */
   readonly base: string
+  /** See `VmReference.knownGenerations`. */
+  readonly knownGenerations: Readonly<Record<string, number>>
   readonly #descriptorPattern: RegExp
   readonly #diskPattern: RegExp
   readonly #homePattern: RegExp
 
   /** `name` is a VM name that was checked: it is the folder's name and the first part of the files' names. */
-  constructor(datastore: string, datastoreDirectory: string, name: string) {
+  constructor(
+    datastore: string,
+    datastoreDirectory: string,
+    name: string,
+    knownGenerations: Readonly<Record<string, number>> = {},
+  ) {
+    this.knownGenerations = knownGenerations
     this.datastore = datastore
     this.directory = join(datastoreDirectory, name)
     this.base = name

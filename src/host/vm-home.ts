@@ -15,26 +15,31 @@ export interface OpenHome {
   readonly secrets: VmxDocument
 }
 
-/** The KEK that a wrap names. Needs no key, proves nothing. */
-export function keyOfWrap(wrap: HomeWrap, files: VirtualMachineFiles): CryptoKeyId {
-  const jwe = naming(files.label(files.vmx), () => native.inspectDek(wrap.jwe))
-  const header = parseHeader(jwe, files)
-  const key = { keyId: header.kid, providerId: header.vmseal['prov'] }
-  if (!isKeyId(key)) throw invalidEnvelope(files, 'it names no key id and provider')
-  return key
+/** The KEK that each wrap names, in their order. Needs no key, proves nothing. */
+export function keysOfWrap(wrap: HomeWrap, files: VirtualMachineFiles): CryptoKeyId[] {
+  return wrap.jwes.map((jwe) => {
+    const header = parseHeader(
+      naming(files.label(files.vmx), () => native.inspectDek(jwe)),
+      files,
+    )
+    const key = { keyId: header.kid, providerId: header.vmseal['prov'] }
+    if (!isKeyId(key)) throw invalidEnvelope(files, 'it names no key id and provider')
+    return key
+  })
 }
 
 /**
- * Opens the wrap and the settings and compares everything that is bound to them with the file they
+ * Opens one of the wraps, and the settings, and compares everything that is bound to them with the file they
  * stand in. The caller disposes of the DEK.
  */
 export function openHome(
   description: HomeDescription,
   wrap: HomeWrap,
+  jwe: string,
   kek: KeyHandle,
   files: VirtualMachineFiles,
 ): OpenHome {
-  const opened = naming(files.label(files.vmx), () => native.openDek(kek, wrap.jwe))
+  const opened = naming(files.label(files.vmx), () => native.openDek(kek, jwe))
   try {
     const { typ, vmseal } = parseHeader(opened.header, files)
     const { vmId } = description
@@ -47,7 +52,7 @@ export function openHome(
   }
 }
 
-/** Wraps a new VM home DEK. `generation` is that of the transaction that begins to use it. */
+/** Wraps a VM home DEK. `generation` is that of the transaction that began to use it. */
 export function wrapHomeDek(
   kek: KeyHandle,
   dek: KeyHandle,
@@ -91,6 +96,17 @@ export function decryptHomeFile(
   target: string,
 ): NativeTask {
   return native.decryptFile(dek, streamContext(vmId, role), source, target)
+}
+
+export function recryptHomeFile(
+  dek: KeyHandle,
+  newDek: KeyHandle,
+  vmId: string,
+  role: string,
+  source: string,
+  target: string,
+): NativeTask {
+  return native.recryptFile(dek, newDek, streamContext(vmId, role), source, target)
 }
 
 const dekType = 'vmseal-dek'

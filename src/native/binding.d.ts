@@ -323,7 +323,7 @@ export declare function removeDisk(descriptor: string): void
  * Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
  * was so already. After an interrupted call `kek` is whichever of the two KEKs is at hand.
  */
-export declare function rewrapDisk(descriptor: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, keyId: string, providerId: string): boolean
+export declare function rewrapDisk(descriptor: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, keyId: string, providerId: string): Promise<boolean>
 
 /**
  * Wraps a DEK into a compact JWE (A256KW, A256GCM). `header` is JSON with kid, typ, cty and the vmseal object;

@@ -171,18 +171,21 @@ pub fn recrypt_disk(
 
 /// Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
 /// was so already. After an interrupted call `kek` is whichever of the two KEKs is at hand.
-#[napi]
-pub fn rewrap_disk(
+#[napi(ts_return_type = "Promise<boolean>")]
+pub fn rewrap_disk<'env>(
+    env: &'env Env,
     descriptor: String,
     kek: &KeyHandle,
     binding: DiskBinding,
     new_kek: &KeyHandle,
     key_id: String,
     provider_id: String,
-) -> Result<bool> {
+) -> Result<Object<'env>> {
     let (kek, place, new_kek) = (kek.get()?, Place::new(&binding)?, new_kek.get()?);
-    let new = NewKek { kek: &new_kek, kek_id: &key_id, provider_id: &provider_id };
-    guard(|| vmseal_disk::shallow_recrypt(Path::new(&descriptor), &kek, &place.binding(), &new))
+    background::promise(env, move || {
+        let new = NewKek { kek: &new_kek, kek_id: &key_id, provider_id: &provider_id };
+        guard(|| vmseal_disk::shallow_recrypt(Path::new(&descriptor), &kek, &place.binding(), &new))
+    })
 }
 
 /// Removes every file of a disk.

@@ -47,14 +47,24 @@ export function sealContext(key: Omit<SealedKey, 'sealed'>): Buffer {
   return Buffer.from(JSON.stringify([key.hostId, key.providerId, key.keyId, key.nonce, key.expiresAt]))
 }
 
-/** vSphere's CryptoSpecEncrypt and CryptoSpecDecrypt. */
+/** vSphere's CryptoSpecEncrypt, CryptoSpecDecrypt, CryptoSpecShallowRecrypt and CryptoSpecDeepRecrypt. */
 export type CryptoSpec =
-  { readonly type: 'encrypt'; readonly key: CryptoKeyId } | { readonly type: 'decrypt' }
+  | { readonly type: 'encrypt'; readonly key: CryptoKeyId }
+  | { readonly type: 'decrypt' }
+  /** The same DEK under another KEK; the data stays and the VM may be on. */
+  | { readonly type: 'shallowRecrypt'; readonly newKey: CryptoKeyId }
+  /** Another KEK and another DEK; the data is written anew. */
+  | { readonly type: 'deepRecrypt'; readonly newKey: CryptoKeyId }
 
 /** Where a VM lives: the name of its folder and .vmx on a datastore, for instance `db01/db01.vmx`. */
 export interface VmReference {
   readonly datastore: string
   readonly vmx: string
+  /**
+   * The newest generation of each DEK that vCenter has seen, by `home` and disk id. Files with an older one come from before a
+   * deep recrypt: VMSEAL_ROLLBACK_DETECTED. What is not named is not checked.
+   */
+  readonly knownGenerations?: Readonly<Record<string, number>>
 }
 
 export interface NewDisk {
@@ -82,7 +92,10 @@ export interface CreateSpec {
   readonly settings?: Readonly<Record<string, string>>
 }
 
-/** What a reconfiguration changes; it happens as a whole or not at all. */
+/**
+ * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts are a request of their own: each part
+ * changes by itself, and the same request again does what is left.
+ */
 export interface ReconfigureSpec {
   readonly home?: CryptoSpec
   readonly disks?: readonly {
@@ -102,6 +115,10 @@ export interface DiskConfig {
   readonly capacityBytes: number
   /** Absent: the disk is plain. */
   readonly key?: CryptoKeyId
+  /** Generation of the DEK; absent: the disk is plain. */
+  readonly generation?: number
+  /** Further KEKs that open the disk: a shallow recrypt was interrupted. */
+  readonly formerKeys?: readonly CryptoKeyId[]
 }
 
 /** A VM as its files and the host's key cache show it. */
@@ -110,10 +127,14 @@ export interface VmConfig extends VmReference {
   readonly name: string
   /** Absent: VM home is plain. */
   readonly homeKey?: CryptoKeyId
+  /** Generation of the DEK of VM home; absent: VM home is plain. */
+  readonly homeGeneration?: number
+  /** Further KEKs that open VM home: a shallow recrypt was interrupted. */
+  readonly homeFormerKeys?: readonly CryptoKeyId[]
   readonly disks: readonly DiskConfig[]
   /** `locked`: the KEK of VM home is not on this host. */
   readonly cryptoState: 'unlocked' | 'locked'
-  /** KEKs that the VM's files name and this host lacks. */
+  /** KEKs of the parts that cannot be opened on this host; one of each part is enough. */
   readonly missingKeys: readonly CryptoKeyId[]
   readonly powerState: 'poweredOn' | 'poweredOff'
 }

@@ -1,0 +1,48 @@
+/** A conversion in a process of its own that is killed in the middle. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { watch } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import type { Lab } from './fixture.js'
+
+/** When the process is killed: so long after it is ready, or after so many changes in the folder. */
+export type Moment = { readonly milliseconds: number } | { readonly changes: number }
+
+/** Starts a conversion in another process and kills it. True: it was done before the moment came. */
+export async function convertAndKill(
+  lab: Lab,
+  action: string,
+  secret: Buffer,
+  moment: Moment,
+  source = '',
+): Promise<boolean> {
+  const script = fileURLToPath(new URL('convert-child.ts', import.meta.url))
+  const child = spawn(process.execPath, ['--import=tsx', script, lab.datastore, action, source], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  })
+  const exit = once(child, 'exit') as Promise<[number | null, string | null]>
+  let output = ''
+  const ready = new Promise<void>((resolve) => {
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text
+      if (output.startsWith('ready')) resolve()
+    })
+  })
+  child.stdin.end(secret)
+  let changes = 0
+  const watcher = watch(join(lab.datastore, 'db01'), () => {
+    changes += 1
+    if ('changes' in moment && changes === moment.changes) child.kill('SIGKILL')
+  })
+  if ('milliseconds' in moment) {
+    await Promise.race([ready, exit])
+    await delay(moment.milliseconds)
+    child.kill('SIGKILL')
+  }
+  const [code, signal] = await exit
+  watcher.close()
+  if (code !== 0 && signal !== 'SIGKILL') throw new Error(`the child failed with ${String(code)}`)
+  return output.includes('done')
+}
