@@ -56,4 +56,6 @@ export type {
 } from './vcenter/virtual-machines.js'
 export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
+export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
+export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type { KmsServerAddress, TaskRecord, TaskState } from './store/store.js'

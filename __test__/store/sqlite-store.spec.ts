@@ -50,11 +50,13 @@ const vm = (place: { clusterId: string; hostId: string }, name: string, keyId: s
   vmx: `${name}/${name}.vmx`,
   homePolicyId: encryptionPolicy,
   homeKey: { keyId, providerId: 'kms-1' },
+  homeGeneration: 2,
+  formerKeys: [],
   cryptoState: 'unlocked',
   powerState: 'poweredOff',
   disks: [
-    { diskId: randomUUID(), device: 'scsi0:0', file: 'a.vmdk', capacityBytes: 2 ** 45, policyId: encryptionPolicy, key: { keyId, providerId: 'kms-1' } }, // prettier-ignore
-    { diskId: randomUUID(), device: 'scsi0:1', file: 'b.vmdk', capacityBytes: 512, policyId: encryptionPolicy, key: null }, // prettier-ignore
+    { diskId: randomUUID(), device: 'scsi0:0', file: 'a.vmdk', capacityBytes: 2 ** 45, policyId: encryptionPolicy, key: { keyId, providerId: 'kms-1' }, generation: 3 }, // prettier-ignore
+    { diskId: randomUUID(), device: 'scsi0:1', file: 'b.vmdk', capacityBytes: 512, policyId: encryptionPolicy, key: null, generation: null }, // prettier-ignore
   ],
 })
 
@@ -272,4 +274,26 @@ test('tasks that were left behind are failed once; ended ones stay', async (t) =
     cancelled: ['cancelled', null],
   }) // prettier-ignore
   t.deepEqual((await store.tasks.list(1)).map(({ id }) => id), ['cancelled']) // prettier-ignore
+})
+
+test('keys of an interrupted recrypt count as used, and generations outlive the registration', async (t) => {
+  const store = openSqliteStore(path.join(await folder(t), 'x.db'))
+  await store.keyProviders.insert(provider('kms-1'))
+  const place = await withHost(store)
+  const former = [{ keyId: 'former-1', providerId: 'kms-1' }, { keyId: 'former-2', providerId: 'kms-2' }] // prettier-ignore
+  const record = { ...vm(place, 'db01', 'k1'), formerKeys: former }
+  await store.virtualMachines.insert(record)
+  t.deepEqual(await store.virtualMachines.findById(record.id), record)
+  t.deepEqual(await store.virtualMachines.list(), [record])
+  const keys = await store.virtualMachines.keysOfCluster(place.clusterId)
+  t.deepEqual(keys.map(({ keyId }) => keyId).toSorted(), ['former-1', 'former-2', 'k1'])
+  t.deepEqual((await store.virtualMachines.keysOfProvider('kms-1')).toSorted(), ['former-1', 'k1'])
+
+  t.true(await store.virtualMachines.update({ ...record, homeGeneration: 7, formerKeys: [] }))
+  t.deepEqual((await store.virtualMachines.findById(record.id))?.formerKeys, [])
+  t.deepEqual(await store.virtualMachines.retiredGenerations(record.id), new Map())
+  await store.virtualMachines.remove(record.id)
+  const retired = await store.virtualMachines.retiredGenerations(record.id)
+  t.deepEqual(Object.fromEntries(retired), { home: 7, [record.disks[0]!.diskId]: 3 })
+  await store.close()
 })

@@ -146,6 +146,8 @@ export interface WorkProgress {
   /** Bytes over the whole request. */
   readonly doneBytes: number
   readonly totalBytes: number
+  /** What they count where no data moves; default: bytes. */
+  readonly unit?: 'virtualMachines'
 }
 
 /** The live side of a long request. */

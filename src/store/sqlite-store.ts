@@ -3,6 +3,7 @@ import type { HostRecord, StoragePolicyRecord, Store } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
+import { rekeyTable } from './sqlite-rekeys.js'
 import { SqliteVmTable, keyOf, keyParameters, type KeyColumns } from './sqlite-virtual-machines.js'
 import { vcenterMigrations } from './vcenter-schema.js'
 
@@ -18,6 +19,7 @@ export function openSqliteStore(file: string): Store {
     hosts: hostTable(database),
     storagePolicies: storagePolicyTable(database),
     virtualMachines: new SqliteVmTable(database),
+    rekeys: rekeyTable(database),
     tasks: journal.tasks,
     events: journal.events,
     close: async () => database.close(),

@@ -20,7 +20,17 @@ export class SqliteVmTable implements VmTable {
       else disks.set(row.vmId, [diskOf(row)])
     }
     const rows = this.#database.all<VmRow>(`SELECT ${vmColumns} FROM vm ORDER BY name`)
-    return rows.map((row) => vmOf(row, disks.get(row.id) ?? []))
+    const former = this.#database.all<CryptoKeyId & { vmId: string }>(
+      `SELECT vm_id AS vmId, provider_id AS providerId, key_id AS keyId FROM former_key ORDER BY position`,
+    )
+    return rows.map((row) => {
+      const formerKeys = former.filter(({ vmId }) => vmId === row.id)
+      return vmOf(
+        row,
+        disks.get(row.id) ?? [],
+        formerKeys.map(({ vmId: _vm, ...key }) => key),
+      )
+    })
   }
 
   async findByName(name: string): Promise<VmRecord | undefined> {
@@ -39,12 +49,12 @@ export class SqliteVmTable implements VmTable {
     this.#database.transaction(() => {
       this.#database.run(
         `INSERT INTO vm (id, revision, name, cluster_id, host_id, datastore, vmx, home_policy_id, provider_id, key_id,
-           crypto_state, power_state)
+           home_generation, crypto_state, power_state)
          VALUES (@id, @revision, @name, @clusterId, @hostId, @datastore, @vmx, @homePolicyId, @providerId, @keyId,
-           @cryptoState, @powerState)`,
+           @homeGeneration, @cryptoState, @powerState)`,
         vmParameters(record),
       )
-      this.#insertDisks(record)
+      this.#insertParts(record)
     })
   }
 
@@ -53,19 +63,36 @@ export class SqliteVmTable implements VmTable {
       const updated = this.#database.run(
         `UPDATE vm SET revision = revision + 1, name = @name, cluster_id = @clusterId, host_id = @hostId,
            datastore = @datastore, vmx = @vmx, home_policy_id = @homePolicyId, provider_id = @providerId,
-           key_id = @keyId, crypto_state = @cryptoState, power_state = @powerState
+           key_id = @keyId, home_generation = @homeGeneration, crypto_state = @cryptoState, power_state = @powerState
          WHERE id = @id AND revision = @revision`,
         vmParameters(record),
       )
       if (updated === 0) return false
       this.#database.run(`DELETE FROM disk WHERE vm_id = @id`, { id: record.id })
-      this.#insertDisks(record)
+      this.#database.run(`DELETE FROM former_key WHERE vm_id = @id`, { id: record.id })
+      this.#insertParts(record)
       return true
     })
   }
 
   async remove(id: string): Promise<void> {
-    this.#database.run(`DELETE FROM vm WHERE id = @id`, { id })
+    this.#database.transaction(() => {
+      this.#database.run(
+        `INSERT OR REPLACE INTO retired_generation (vm_id, part, generation)
+           SELECT id, 'home', home_generation FROM vm WHERE id = @id AND home_generation IS NOT NULL
+           UNION SELECT vm_id, id, generation FROM disk WHERE vm_id = @id AND generation IS NOT NULL`,
+        { id },
+      )
+      this.#database.run(`DELETE FROM vm WHERE id = @id`, { id })
+    })
+  }
+
+  async retiredGenerations(id: string): Promise<ReadonlyMap<string, number>> {
+    const rows = this.#database.all<{ part: string; generation: number }>(
+      `SELECT part, generation FROM retired_generation WHERE vm_id = @id`,
+      { id },
+    )
+    return new Map(rows.map(({ part, generation }) => [part, generation]))
   }
 
   async keysOfCluster(clusterId: string): Promise<CryptoKeyId[]> {
@@ -74,7 +101,10 @@ export class SqliteVmTable implements VmTable {
          WHERE cluster_id = @clusterId AND key_id IS NOT NULL
        UNION
        SELECT disk.provider_id, disk.key_id FROM disk JOIN vm ON vm.id = disk.vm_id
-         WHERE vm.cluster_id = @clusterId AND disk.key_id IS NOT NULL`,
+         WHERE vm.cluster_id = @clusterId AND disk.key_id IS NOT NULL
+       UNION
+       SELECT former_key.provider_id, former_key.key_id FROM former_key JOIN vm ON vm.id = former_key.vm_id
+         WHERE vm.cluster_id = @clusterId`,
       { clusterId },
     )
   }
@@ -84,6 +114,7 @@ export class SqliteVmTable implements VmTable {
       .all<{ keyId: string }>(
         `SELECT key_id AS keyId FROM vm WHERE provider_id = @providerId
          UNION SELECT key_id FROM disk WHERE provider_id = @providerId
+         UNION SELECT key_id FROM former_key WHERE provider_id = @providerId
          UNION SELECT key_id FROM host WHERE provider_id = @providerId`,
         { providerId },
       )
@@ -98,15 +129,28 @@ export class SqliteVmTable implements VmTable {
           `SELECT ${diskColumns} FROM disk WHERE vm_id = @vmId ORDER BY position`,
           { vmId: row.id },
         )
-        return vmOf(row, disks.map(diskOf))
+        const formerKeys = this.#database.all<CryptoKeyId>(
+          `SELECT provider_id AS providerId, key_id AS keyId FROM former_key WHERE vm_id = @vmId
+             ORDER BY position`,
+          { vmId: row.id },
+        )
+        return vmOf(row, disks.map(diskOf), formerKeys)
       })
   }
 
-  #insertDisks(record: VmRecord): void {
+  #insertParts(record: VmRecord): void {
+    for (const [position, { providerId, keyId }] of record.formerKeys.entries())
+      this.#database.run(
+        `INSERT INTO former_key (vm_id, position, provider_id, key_id)
+         VALUES (@vmId, @position, @providerId, @keyId)`,
+        { vmId: record.id, position, providerId, keyId },
+      )
     for (const [position, disk] of record.disks.entries())
       this.#database.run(
-        `INSERT INTO disk (vm_id, id, position, device, file, capacity_bytes, policy_id, provider_id, key_id)
-         VALUES (@vmId, @diskId, @position, @device, @file, @capacityBytes, @policyId, @providerId, @keyId)`,
+        `INSERT INTO disk (vm_id, id, position, device, file, capacity_bytes, policy_id, provider_id, key_id,
+           generation)
+         VALUES (@vmId, @diskId, @position, @device, @file, @capacityBytes, @policyId, @providerId, @keyId,
+           @generation)`,
         {
           vmId: record.id,
           diskId: disk.diskId,
@@ -115,6 +159,7 @@ export class SqliteVmTable implements VmTable {
           file: disk.file,
           capacityBytes: disk.capacityBytes,
           policyId: disk.policyId,
+          generation: disk.generation,
           ...keyParameters(disk.key),
         },
       )
@@ -122,21 +167,26 @@ export class SqliteVmTable implements VmTable {
 }
 
 const vmColumns = `id, revision, name, cluster_id AS clusterId, host_id AS hostId, datastore, vmx,
-  home_policy_id AS homePolicyId, provider_id AS providerId, key_id AS keyId, crypto_state AS cryptoState,
+  home_policy_id AS homePolicyId, provider_id AS providerId, key_id AS keyId, home_generation AS homeGeneration,
+  crypto_state AS cryptoState,
   power_state AS powerState`
 
 const diskColumns = `vm_id AS vmId, id AS diskId, device, file, capacity_bytes AS capacityBytes, policy_id AS policyId,
-  provider_id AS providerId, key_id AS keyId`
+  provider_id AS providerId, key_id AS keyId, generation`
 
 export interface KeyColumns {
   readonly providerId: string | null
   readonly keyId: string | null
 }
-type VmRow = Omit<VmRecord, 'homeKey' | 'disks'> & KeyColumns
+type VmRow = Omit<VmRecord, 'homeKey' | 'disks' | 'formerKeys'> & KeyColumns
 type DiskRow = Omit<DiskRecord, 'key'> & KeyColumns & { readonly vmId: string }
 
-function vmOf({ providerId, keyId, ...row }: VmRow, disks: DiskRecord[]): VmRecord {
-  return { ...row, homeKey: keyOf({ providerId, keyId }), disks }
+function vmOf(
+  { providerId, keyId, ...row }: VmRow,
+  disks: DiskRecord[],
+  formerKeys: CryptoKeyId[],
+): VmRecord {
+  return { ...row, homeKey: keyOf({ providerId, keyId }), disks, formerKeys }
 }
 
 function diskOf({ vmId: _vm, providerId, keyId, ...row }: DiskRow): DiskRecord {
@@ -151,6 +201,6 @@ export function keyParameters(key: CryptoKeyId | null): Parameters {
   return { providerId: key?.providerId ?? null, keyId: key?.keyId ?? null }
 }
 
-function vmParameters({ disks: _disks, homeKey, ...columns }: VmRecord): Parameters {
+function vmParameters({ disks: _disks, formerKeys: _keys, homeKey, ...columns }: VmRecord): Parameters {
   return { ...columns, ...keyParameters(homeKey) }
 }

@@ -13,6 +13,7 @@ export interface Store {
   readonly hosts: HostTable
   readonly storagePolicies: StoragePolicyTable
   readonly virtualMachines: VmTable
+  readonly rekeys: RekeyTable
   readonly tasks: TaskTable
   readonly events: EventTable
   close(): Promise<void>
@@ -113,6 +114,8 @@ export interface DiskRecord {
   readonly capacityBytes: number
   readonly policyId: string
   readonly key: CryptoKeyId | null
+  /** Generation of the DEK; null: the disk is plain. */
+  readonly generation: number | null
 }
 
 export interface VmRecord {
@@ -127,9 +130,32 @@ export interface VmRecord {
   readonly vmx: string
   readonly homePolicyId: string
   readonly homeKey: CryptoKeyId | null
+  /** Generation of the DEK of VM home; null: VM home is plain. */
+  readonly homeGeneration: number | null
+  /** Further KEKs that open parts of the VM: a shallow recrypt was interrupted. */
+  readonly formerKeys: readonly CryptoKeyId[]
   readonly cryptoState: 'unlocked' | 'locked'
   readonly powerState: 'poweredOn' | 'poweredOff'
   readonly disks: readonly DiskRecord[]
+}
+
+/** The recrypt of everything under one provider's keys, which goes on after a restart. */
+export interface RekeyRecord {
+  readonly id: string
+  readonly providerId: string
+  /** Where the new keys are made. */
+  readonly newProviderId: string
+  readonly beganAt: string
+}
+
+export interface RekeyVmRecord {
+  readonly vmId: string
+  readonly name: string
+  readonly state: 'waiting' | 'done' | 'failed'
+  /** The new key; null until it is made. */
+  readonly key: CryptoKeyId | null
+  readonly errorCode: ErrorCode | null
+  readonly errorMessage: string | null
 }
 
 export type TaskState = 'queued' | 'running' | 'success' | 'error' | 'cancelled'
@@ -224,11 +250,24 @@ export interface VmTable {
    * `record.revision` any more.
    */
   update(record: VmRecord): Promise<boolean>
+  /** The generations of its DEKs are kept. */
   remove(id: string): Promise<void>
+  /** Of a VM that was removed: the newest generation of each DEK, by `home` and disk id. */
+  retiredGenerations(id: string): Promise<ReadonlyMap<string, number>>
   /** Every key that a VM home or disk of the cluster is wrapped with, each once. */
   keysOfCluster(clusterId: string): Promise<CryptoKeyId[]>
   /** The ids of all keys of a provider that a VM home or disk is wrapped with or that are host keys, each once. */
   keysOfProvider(providerId: string): Promise<string[]>
+}
+
+export interface RekeyTable {
+  /** The one of this provider that has not ended. */
+  find(providerId: string): Promise<RekeyRecord | undefined>
+  begin(record: RekeyRecord): Promise<void>
+  /** By name. */
+  listVms(rekeyId: string): Promise<RekeyVmRecord[]>
+  saveVm(rekeyId: string, record: RekeyVmRecord): Promise<void>
+  end(rekeyId: string): Promise<void>
 }
 
 export interface TaskTable {

@@ -89,4 +89,26 @@ export const vcenterMigrations: Migrations = [
   ALTER TABLE host ADD COLUMN provider_id TEXT;
   ALTER TABLE host ADD COLUMN key_id TEXT
   `,
+  `
+  -- The DEKs: their generations, which outlive the VM's registration, and the KEKs of an interrupted shallow recrypt.
+  ALTER TABLE vm ADD COLUMN home_generation INTEGER;
+  ALTER TABLE disk ADD COLUMN generation INTEGER;
+  CREATE TABLE former_key (
+    vm_id TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    provider_id TEXT NOT NULL, key_id TEXT NOT NULL, PRIMARY KEY (vm_id, position)
+  ) STRICT;
+  CREATE TABLE retired_generation (
+    vm_id TEXT NOT NULL, part TEXT NOT NULL, generation INTEGER NOT NULL, PRIMARY KEY (vm_id, part)
+  ) STRICT;
+
+  -- A rekey that ended is removed. vm_id may name a VM that is gone.
+  CREATE TABLE rekey (
+    id TEXT PRIMARY KEY, provider_id TEXT NOT NULL UNIQUE, new_provider_id TEXT NOT NULL, began_at TEXT NOT NULL
+  ) STRICT;
+  CREATE TABLE rekey_vm (
+    rekey_id TEXT NOT NULL REFERENCES rekey (id) ON DELETE CASCADE, vm_id TEXT NOT NULL, name TEXT NOT NULL,
+    state TEXT NOT NULL, provider_id TEXT, key_id TEXT, error_code TEXT, error_message TEXT,
+    PRIMARY KEY (rekey_id, vm_id), CHECK ((provider_id IS NULL) = (key_id IS NULL))
+  ) STRICT
+  `,
 ]

@@ -51,8 +51,13 @@ export interface VCenterEventDetails {
   'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS': VmKeys
   'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError': VmKeys
   'com.vmware.vc.vm.Crypto.VMUnlocked': VmKeys
+  'com.vmware.vc.vm.crypto.RekeyFail': VmKeys & { readonly error: ErrorCode }
+  /** A warning: a VM was registered whose files are from before a deep recrypt that this vCenter saw. */
+  'vmseal.vm.crypto.RolledBack': VmGenerations
+  /** A warning: this vCenter never saw the DEKs of a VM that was registered, so it cannot tell whether its files are old ones. */
+  'vmseal.vm.crypto.GenerationUnverified': VmGenerations
   'com.vmware.vc.crypto.Operation': {
-    readonly operation: 'create' | 'reconfigure' | 'register' | 'unlock' | 'destroy'
+    readonly operation: 'create' | 'reconfigure' | 'recrypt' | 'register' | 'unlock' | 'destroy'
     readonly vm: string
     readonly host: string
     /** `began` stands before the act, the others after it. */
@@ -80,6 +85,13 @@ interface VmKeys {
   readonly vm: string
   readonly host: string
   readonly keys: readonly CryptoKeyId[]
+}
+
+interface VmGenerations {
+  readonly vm: string
+  readonly host: string
+  /** The generations found, by `home` and device node. */
+  readonly generations: Readonly<Record<string, number>>
 }
 
 export type VCenterEventId = keyof VCenterEventDetails

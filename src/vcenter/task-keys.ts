@@ -17,6 +17,8 @@ export interface KeyChoice {
   readonly perDiskKeys?: boolean | undefined
   /** Parts that take an existing key. */
   readonly named?: ReadonlyMap<string, KeyName> | undefined
+  /** Where new keys are made and bare key ids are looked for; default: the default provider of the cluster. */
+  readonly providerId?: string | undefined
 }
 
 /** VM home as a part; the other parts are disk ids. */
@@ -56,14 +58,14 @@ export class TaskKeys {
     const existing = new Map<string, CryptoKeyId>()
     for (const part of parts) {
       const name = choice.named?.get(part)
-      if (name !== undefined) existing.set(part, await this.#resolve(name, clusterId))
+      if (name !== undefined) existing.set(part, await this.#resolve(name, choice.providerId, clusterId))
     }
     const rest = parts.filter((part) => !existing.has(part))
     const fresh = rest.length === 0 ? [] : choice.perDiskKeys ? rest.map((part) => [part]) : [rest]
     return {
       existing,
       fresh,
-      providerId: fresh.length > 0 ? await this.#services.keyProviders.requireDefault(clusterId) : undefined,
+      providerId: fresh.length > 0 ? await this.#provider(choice.providerId, clusterId) : undefined,
     }
   }
 
@@ -112,9 +114,16 @@ export class TaskKeys {
     }
   }
 
-  async #resolve(name: KeyName, clusterId: string): Promise<CryptoKeyId> {
+  async #resolve(name: KeyName, providerId: string | undefined, clusterId: string): Promise<CryptoKeyId> {
     if (typeof name !== 'string') return { keyId: name.keyId, providerId: name.providerId }
-    return { keyId: name, providerId: await this.#services.keyProviders.requireDefault(clusterId) }
+    return { keyId: name, providerId: await this.#provider(providerId, clusterId) }
+  }
+
+  /** The named provider, which must be registered, else the default. */
+  async #provider(named: string | undefined, clusterId: string): Promise<string> {
+    if (named === undefined) return this.#services.keyProviders.requireDefault(clusterId)
+    await this.#services.keyProviders.open(named)
+    return named
   }
 }
 

@@ -13,6 +13,8 @@ export interface TaskProgress {
   readonly step: string
   readonly doneBytes: number
   readonly totalBytes: number
+  /** What they count where no data moves; default: bytes. */
+  readonly unit?: 'virtualMachines'
   /** Smoothed. */
   readonly bytesPerSecond: number
   /** Undefined until a rate is known. */
@@ -168,13 +170,20 @@ export class Task<Result = unknown> extends EventEmitter<TaskEvents> {
 
   #progressReporter(): (progress: WorkProgress) => void {
     const rate = new ProgressRate(performance.now())
-    return ({ step, doneBytes, totalBytes }) => {
+    return ({ step, doneBytes, totalBytes, unit }) => {
       this.#doneBytes = doneBytes
       this.#totalBytes = totalBytes
       const bytesPerSecond = rate.update(doneBytes, performance.now())
       const secondsLeft = bytesPerSecond > 0 ? { secondsLeft: (totalBytes - doneBytes) / bytesPerSecond } : {}
       tellListeners(() =>
-        this.emit('progress', { step, doneBytes, totalBytes, bytesPerSecond, ...secondsLeft }),
+        this.emit('progress', {
+          step,
+          doneBytes,
+          totalBytes,
+          ...(unit && { unit }),
+          bytesPerSecond,
+          ...secondsLeft,
+        }),
       )
     }
   }

@@ -14,6 +14,7 @@ import { Hosts } from './hosts.js'
 import { KeyDistribution } from './key-distribution.js'
 import { KeyProviders } from './key-providers.js'
 import { KeySealing } from './key-sealing.js'
+import { ProviderRekey, type RekeyOptions, type RekeyResult } from './provider-rekey.js'
 import type { Services } from './services.js'
 import { tellListeners } from './listeners.js'
 import { StoragePolicies } from './storage-policies.js'
@@ -48,6 +49,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   /** The event log. */
   readonly events: Pick<EventLog, 'list'>
   readonly #store: Store
+  readonly #rekey: ProviderRekey
   readonly #lock: DirectoryLock
   #closed: Promise<void> | undefined
 
@@ -120,9 +122,29 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       hostEncryption,
       inventory,
     }
+    this.#rekey = new ProviderRekey(services)
     this.hosts = new Hosts(services)
     this.clusters = new Clusters(services, this.hosts)
     this.virtualMachines = new VirtualMachines(services, this.clusters)
+  }
+
+  /**
+   * Gives everything that is under the keys of one provider new keys, of the same provider or of another (shallow recrypt; VMs may
+   * be on). It goes on where it stood when it is called again after a crash, a cancel or failures of single VMs, which are in
+   * the result. When the provider changes the host keys go along.
+   *
+   * Rejects with VMSEAL_KEY_PROVIDER_UNREACHABLE (the new provider is not registered), VMSEAL_INVALID_STATE (a rekey to another
+   * provider has not ended), VMSEAL_INVALID_ARGUMENT.
+   */
+  rekey(options: RekeyOptions): Task<RekeyResult> {
+    const { provider, signal } = options
+    return this.tasks.start({
+      name: 'VCenter.rekey',
+      entity: `provider ${provider}`,
+      lane: `rekey ${provider}`,
+      signal,
+      run: (context) => this.#rekey.run(options, context),
+    })
   }
 
   /** Cancels running tasks, waits for their end, and closes. Hosts go on. Idempotent. */

@@ -9,6 +9,7 @@ import type { Task, TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
+import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
 import { VmReconfiguration, type ApplyPolicyOptions, type PolicyWish } from './vm-reconfiguration.js'
 
 export interface AddDiskSpec {
@@ -52,6 +53,20 @@ export class VirtualMachine {
   applyPolicy(wish: PolicyWish, options: ApplyPolicyOptions = {}): Task<VirtualMachineInfo> {
     return this.#start('VirtualMachine.applyPolicy', options.signal, (vm, context) =>
       new VmReconfiguration(this.#services).applyPolicy(vm, wish, options, context),
+    )
+  }
+
+  /**
+   * Gives VM home and the encrypted disks, or some of them, another KEK (shallow: no data is touched, the VM may be on) or another
+   * KEK and other DEKs (deep). Interrupted anywhere the VM opens with the old keys and the new one; doing it again ends the work.
+   * Old keys that nothing uses any more are taken from the hosts.
+   *
+   * Rejects with VMSEAL_INVALID_POWER_STATE (deep, powered on), VMSEAL_INVALID_STATE or VMSEAL_DISK_STATE (not encrypted),
+   * VMSEAL_NO_SPACE (deep), VMSEAL_ENCRYPTION_KEY_REQUIRED (an old key cannot be had): then no key was made.
+   */
+  recrypt(options: RecryptOptions): Task<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.recrypt', options.signal, (vm, context) =>
+      new VmRecrypt(this.#services).run(vm, options, context),
     )
   }
 
@@ -145,7 +160,10 @@ export class VirtualMachine {
           } catch (error) {
             failures.push(error)
           }
-        if (failures.length > 0) throw failures[0]
+        if (failures.length === 0) return
+        // One key of each part is enough.
+        const { config: now } = await inventory.read(record, host)
+        if (now.missingKeys.length > 0) throw failures[0]
       })
     } finally {
       // Also after a failure: the key of VM home may be there while that of a disk is not.

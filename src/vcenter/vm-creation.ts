@@ -12,6 +12,7 @@ import type { Services } from './services.js'
 import { plainPolicyName, type StoragePolicy } from './storage-policies.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyName, type KeyPlan } from './task-keys.js'
+import { warnOfGenerations } from './vm-generations.js'
 import { keysOf, referenceOf } from './vm-record.js'
 
 /** A VM to be made: `disks` are empty ones (`capacityBytes`) or copies of images (`source`). */
@@ -90,6 +91,7 @@ export class VmCreation {
     const config = await host.call((api) => api.readVirtualMachine(referenceOf(plan)))
     await this.#refuseKnown(config.vmId, config.name)
     const record = await inventory.adopt(config, plan.clusterId, host)
+    await warnOfGenerations(this.#services, record, host)
     const keys = withoutKeys(keysOf(record), [])
     const hosts = connections.ofCluster(plan.clusterId)
     const subject = { operation: 'register', vm: record.name, host: host.name, keys } as const

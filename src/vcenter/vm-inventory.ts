@@ -41,6 +41,8 @@ export interface VirtualMachineInfo extends VmReference {
   /** Absent: VM home is plain. */
   readonly homeKey?: CryptoKeyId
   readonly disks: readonly VirtualMachineDisk[]
+  /** Further keys that open parts of the VM: a shallow recrypt was interrupted. Recrypt again to end it. */
+  readonly formerKeys?: readonly CryptoKeyId[]
   readonly cryptoState: 'unlocked' | 'locked'
   /** Keys of the VM that its host lacks. Known while the host is connected. */
   readonly missingKeys: readonly CryptoKeyId[]
@@ -158,7 +160,8 @@ export class VmInventory {
       vmx: record.vmx,
       policy: policyName(policies, record.homePolicyId),
       ...(record.homeKey ? { homeKey: record.homeKey } : {}),
-      disks: record.disks.map(({ policyId, key, ...disk }) => ({
+      ...(record.formerKeys.length > 0 ? { formerKeys: record.formerKeys } : {}),
+      disks: record.disks.map(({ policyId, key, generation: _generation, ...disk }) => ({
         ...disk,
         policy: policyName(policies, policyId),
         ...(key ? { key } : {}),

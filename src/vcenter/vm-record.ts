@@ -2,6 +2,7 @@
 import type { CryptoKeyId } from '../errors.js'
 import type { DiskConfig, VmConfig, VmReference } from '../rpc/host-api.js'
 import type { DiskRecord, VmRecord } from '../store/store.js'
+import { withoutKeys } from './key-distribution.js'
 import { notFound } from './names.js'
 
 /** Policy ids; disks by disk id. */
@@ -35,7 +36,7 @@ export function mergeConfig(
   return {
     ...record,
     homePolicyId: policies.home ?? record.homePolicyId,
-    homeKey: config.homeKey ?? null,
+    ...dekColumns(config),
     ...(registered ? { hostId, cryptoState: config.cryptoState, powerState: config.powerState } : {}),
     disks: config.disks.map((disk) =>
       diskRecord(disk, policies.disks.get(disk.diskId) ?? policyOf.get(disk.diskId) ?? bundled(disk.key)),
@@ -61,20 +62,29 @@ export function recordOf(
     datastore,
     vmx,
     homePolicyId: policies.home ?? bundled(homeKey),
-    homeKey: homeKey ?? null,
+    ...dekColumns(config),
     cryptoState,
     powerState,
     disks: config.disks.map((disk) => diskRecord(disk, policies.disks.get(disk.diskId) ?? bundled(disk.key))),
   }
 }
 
-export function referenceOf(record: VmReference): VmReference {
-  return { datastore: record.datastore, vmx: record.vmx }
+/** What a host is asked with: it refuses files that are older than what is known of the VM. */
+export function referenceOf(
+  record: VmReference & Partial<Pick<VmRecord, 'homeGeneration' | 'disks'>>,
+): VmReference {
+  const { datastore, vmx, homeGeneration = null, disks = [] } = record
+  const known = [['home', homeGeneration] as const, ...disks.map((d) => [d.diskId, d.generation] as const)]
+  const knownGenerations = Object.fromEntries(
+    known.flatMap(([part, generation]) => (generation === null ? [] : [[part, generation]])),
+  )
+  return { datastore, vmx, ...(Object.keys(knownGenerations).length > 0 && { knownGenerations }) }
 }
 
-/** Every key of the VM, in the order home, disks; a shared one more than once. */
-export function keysOf(record: Pick<VmRecord, 'homeKey' | 'disks'>): CryptoKeyId[] {
-  return [record.homeKey, ...record.disks.map((disk) => disk.key)].filter((key) => key !== null)
+/** Every key of the VM, in the order home, disks, interrupted recrypts; a shared one more than once. */
+export function keysOf(record: Pick<VmRecord, 'homeKey' | 'disks' | 'formerKeys'>): CryptoKeyId[] {
+  const keys = [record.homeKey, ...record.disks.map((disk) => disk.key)].filter((key) => key !== null)
+  return [...keys, ...record.formerKeys]
 }
 
 /** A disk by device node or disk id. VMSEAL_NOT_FOUND if the VM has none such. */
@@ -88,6 +98,19 @@ export function findDisk<Disk extends { readonly device: string; readonly diskId
 }
 
 function diskRecord(disk: DiskConfig, policyId: string): DiskRecord {
-  const { diskId, device, file, capacityBytes, key } = disk
-  return { diskId, device, file, capacityBytes, policyId, key: key ?? null }
+  const { diskId, device, file, capacityBytes, key, generation } = disk
+  return { diskId, device, file, capacityBytes, policyId, key: key ?? null, generation: generation ?? null }
+}
+
+/** Keys and generations of VM home, and what a shallow recrypt left anywhere. */
+function dekColumns(config: VmConfig): Pick<VmRecord, 'homeKey' | 'homeGeneration' | 'formerKeys'> {
+  const former = [
+    ...(config.homeFormerKeys ?? []),
+    ...config.disks.flatMap(({ formerKeys = [] }) => formerKeys),
+  ]
+  return {
+    homeKey: config.homeKey ?? null,
+    homeGeneration: config.homeGeneration ?? null,
+    formerKeys: withoutKeys(former, []),
+  }
 }

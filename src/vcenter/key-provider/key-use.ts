@@ -2,7 +2,8 @@
 import { isVmsealError, type CryptoKeyId } from '../../errors.js'
 import type { Store, VmRecord } from '../../store/store.js'
 import type { HostConnection, HostConnections } from '../host-connections.js'
-import { sameKey } from '../key-distribution.js'
+import type { EventLog } from '../events.js'
+import { sameKey, tolerateKnown, withoutKeys } from '../key-distribution.js'
 import { keysOf } from '../vm-record.js'
 
 export interface KeyUse {
@@ -37,6 +38,26 @@ export async function heldByHosts(
     }),
   )
   return { held: held.toSorted((a, b) => (a.host.name < b.host.name ? -1 : 1)), silent: silent.toSorted() }
+}
+
+/** Takes those of `keys` that no VM uses any more from the hosts that hold them. A host that does not answer is left alone. */
+export async function takeUnusedFromHosts(
+  services: { readonly store: Store; readonly connections: HostConnections; readonly events: EventLog },
+  keys: readonly CryptoKeyId[],
+): Promise<void> {
+  const { store, connections, events } = services
+  const vms = await store.virtualMachines.list()
+  const unused = withoutKeys(keys, vms.flatMap(keysOf))
+  if (unused.length === 0) return
+  const { held } = await heldByHosts(store.hosts, connections)
+  for (const { host, keys: onHost } of held)
+    for (const key of unused.filter((one) => onHost.some((other) => sameKey(other, one))))
+      try {
+        await host.call((api) => api.removeKey(key))
+        await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
+      } catch (error) {
+        tolerateKnown(error)
+      }
 }
 
 export function useOf(key: CryptoKeyId, vms: readonly VmRecord[], held: readonly HeldKeys[]): KeyUse {
