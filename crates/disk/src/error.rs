@@ -80,11 +80,13 @@ pub enum Error {
         /// The sidecar.
         path: PathBuf,
     },
-    /// Another job holds the disk.
-    #[error("{} is in use by another job; wait for it or cancel it", path.display())]
+    /// Somebody else works on the disk.
+    #[error("{} is in use by {holder}; wait for it or stop it", path.display())]
     FileLocked {
         /// The file that is locked.
         path: PathBuf,
+        /// Who holds it, as far as is known.
+        holder: String,
     },
     /// The wrapped key is authentic but was made for another disk, VM, size or generation than the place it stands in.
     #[error(

@@ -33,6 +33,7 @@ mod error;
 mod image;
 mod import;
 mod in_place;
+mod lock;
 mod open;
 mod pipeline;
 mod qemu_img;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::descriptor::{Descriptor, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
 use crate::in_place::job_path;
+use crate::lock::lock_path;
 use crate::target::flat_name;
 
 /// Unlinks a disk: descriptor first, so that no crash leaves a descriptor without its data, then the second copy and the
@@ -30,6 +31,7 @@ pub fn remove(descriptor_path: &Path) -> Result<()> {
     sync_directory(descriptor_path)?;
     unlink(&copy_path(descriptor_path))?;
     unlink(&job_path(descriptor_path))?;
+    unlink(&lock_path(descriptor_path))?;
     for name in descriptor.extents.iter().filter_map(|extent| extent.file.as_ref()) {
         unlink(&descriptor_path.with_file_name(name))?;
     }

@@ -10,6 +10,7 @@ use crate::in_place::file_storage::FileStorage;
 use crate::in_place::lifecycle::publish;
 use crate::in_place::storage::{Name, Storage, failed, read_exact};
 use crate::in_place::{NewKek, flat_extent, refuse_in_conversion, texts};
+use crate::lock::Changes;
 use crate::open::{check_sealed, refuse_foreign};
 use crate::seal::{self, Binding, KekName, SealSpec};
 
@@ -32,7 +33,8 @@ pub fn shallow_recrypt(
     if seen.sealed.is_none() {
         return Err(not_sealed(descriptor));
     }
-    let mut storage = FileStorage::lock(descriptor, flat_extent(&seen)?, seen.capacity_sectors() * 512)?;
+    let mut storage =
+        FileStorage::lock(descriptor, flat_extent(&seen)?, seen.capacity_sectors() * 512, Changes::Lines)?;
     // A conversion may have begun or ended between reading and locking.
     let now = Descriptor::read(descriptor)?;
     refuse_in_conversion(descriptor, &now)?;

@@ -1,5 +1,9 @@
 //! The two spellings of a disk's 16-byte id: RFC 9562 text in vmseal lines, VMware's spaced bytes in `ddb.uuid`.
 
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use crate::error::Result;
+
 /// `6000c291-35bd-fd2d-e77e-709fb2c53635`, lower case.
 pub fn format(id: &[u8; 16]) -> String {
     let hex = hex(id);
@@ -46,6 +50,15 @@ fn from_hex(digits: impl Iterator<Item = u8>) -> Option<[u8; 16]> {
         count += 1;
     }
     (count == 32).then_some(id)
+}
+
+/// Sixteen random bytes.
+pub(crate) fn random() -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    match getrandom(&mut id, GetRandomFlags::empty()) {
+        Ok(16) => Ok(id),
+        _ => Err(vmseal_secret::Error::Random.into()),
+    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,8 @@
 mod fixture;
 
 use std::fs::{self, File};
-use std::path::Path;
-use std::process::Command;
 
-use fixture::{DISK, Datastore, MIB, binding, code, flat_of, in_own_process, noise, skip};
+use fixture::{DISK, Datastore, MIB, SmallVolume, binding, code, flat_of, in_own_process, noise, skip};
 use vmseal_disk::{Control, Holes, SealSpec, create_plain, decrypt_copy, encrypt_copy, import, open_sealed};
 
 #[test]
@@ -77,23 +75,6 @@ fn keys_wiped_under_a_running_job() {
     assert_eq!(code(open.read_at(0, &mut buffer)), "VMSEAL_SHUTTING_DOWN");
     assert_eq!(code(open.digest(&Control::new())), "VMSEAL_SHUTTING_DOWN");
     assert_eq!(code(open_sealed(&sealed, &store.kek, &binding())), "VMSEAL_SHUTTING_DOWN");
-}
-
-/// A small file system of its own, unmounted when dropped.
-struct SmallVolume<'a>(&'a Path);
-
-impl<'a> SmallVolume<'a> {
-    fn mount(folder: &'a Path, size: &str) -> Option<Self> {
-        let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "vmseal-test"]).arg(folder);
-        command.output().is_ok_and(|output| output.status.success()).then_some(Self(folder))
-    }
-}
-
-impl Drop for SmallVolume<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0).status();
-    }
 }
 
 #[test]

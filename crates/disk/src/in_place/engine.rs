@@ -18,19 +18,18 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use subtle::ConstantTimeEq as _;
+
 use super::record::Slot;
 use super::sidecar::{LAYOUT, Layout, write_slot, write_zone};
 use super::step::Step;
 use super::storage::{Name, Storage, failed};
 use super::suite::{Forms, Sum};
-use super::zone::{Run, Zone};
+use super::zone::{Proof, Run, Zone};
 use crate::control::Control;
 use crate::descriptor::Holes;
 use crate::error::{Error, Result};
 use crate::pipeline::{lock, panic_text};
-
-/// Holes are cut at this boundary, a multiple of every data unit.
-const HOLE_GRAIN: u64 = 4096;
 
 /// How a job is run.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +37,6 @@ pub(crate) struct Settings {
     pub(crate) layout: Layout,
     /// Threads; 1 makes every call in one order, which the crash model needs.
     pub(crate) workers: usize,
-    pub(crate) hole_grain: u64,
     #[cfg(test)]
     pub(crate) planted: super::model::Planted,
 }
@@ -49,7 +47,6 @@ impl Settings {
         Self {
             layout: LAYOUT,
             workers: workers(),
-            hole_grain: HOLE_GRAIN,
             #[cfg(test)]
             planted: super::model::Planted::Nothing,
         }
@@ -92,6 +89,7 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
                 self.write_slot(&following)?;
                 self.sync(Name::Sidecar)?;
             }
+            self.storage.check_held()?;
             self.round(&now, Some((&next, &following)))?;
             self.write_slot(&following)?;
             if following.frontier < capacity {
@@ -111,7 +109,8 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
     /// Brings the first zone to the point after barrier 2. The slot and a journal that was read back are written once
     /// more: after a failed sync they may exist in memory only.
     fn begin(&self, slot: &Slot, step: &mut Step) -> Result<()> {
-        if step.load::<S, H>(self.storage, self.layout, slot)? {
+        if let Some(proof) = step.load::<S, H>(self.storage, self.layout, slot)? {
+            self.authenticate(slot, &step.zone, &proof)?;
             #[cfg(test)]
             if self.settings.planted == super::model::Planted::TrustMemory {
                 return step.ready(self.layout, self.forms);
@@ -204,12 +203,12 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
                 zone.to = capacity;
                 break;
             };
-            let start = (start - start % self.settings.hole_grain).max(zone.to);
+            let start = (start - start % self.layout.hole_grain).max(zone.to);
             if start >= capacity {
                 zone.to = capacity;
                 break;
             }
-            let end = end.next_multiple_of(self.settings.hole_grain).min(capacity);
+            let end = end.next_multiple_of(self.layout.hole_grain).min(capacity);
             // A whole number of units: so are zone, grain, frontier and capacity.
             let len = end.saturating_sub(start).min(room);
             zone.runs.push(Run { offset: start, len: len as u32 });
@@ -224,8 +223,19 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
     }
 
     fn write_zone(&self, slot: &Slot, step: &Step) -> Result<()> {
-        let sum = step.sum::<H>(self.layout);
-        write_zone::<S, H>(self.storage, self.layout, slot, &step.zone, &sum)
+        let payload_sum = step.sum::<H>(self.layout);
+        let mac = self.forms.mac(&step.zone.authenticated(slot, self.layout.header, &payload_sum))?;
+        write_zone::<S, H>(self.storage, self.layout, slot, &step.zone, &Proof { payload_sum, mac })
+    }
+
+    /// A journal that is whole and was not made by a holder of the key is a forgery: a crash leaves none.
+    fn authenticate(&self, slot: &Slot, zone: &Zone, proof: &Proof) -> Result<()> {
+        let mac = self.forms.mac(&zone.authenticated(slot, self.layout.header, &proof.payload_sum))?;
+        if bool::from(mac.ct_eq(&proof.mac)) {
+            Ok(())
+        } else {
+            Err(Error::JobAuthentication { path: self.storage.path(Name::Sidecar).to_owned() })
+        }
     }
 
     fn sync(&self, name: Name) -> Result<()> {

@@ -6,18 +6,21 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FlockOperation, OFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::job_path;
 use super::storage::{NAMES, Name, Patience, Storage};
 use crate::descriptor::{copy_path, folder_of};
 use crate::error::{Error, Result};
+use crate::lock::{Changes, DiskLock};
 
 /// Zeros written at once where a file system cannot reserve.
 const ZEROS: usize = 1 << 20;
 
 pub(crate) struct FileStorage {
+    /// Goes before the files, whose descriptors carry the kernel's locks.
+    lock: Option<DiskLock>,
     paths: [PathBuf; NAMES],
     files: [Option<File>; NAMES],
 }
@@ -25,24 +28,20 @@ pub(crate) struct FileStorage {
 impl FileStorage {
     /// Takes the disk at `descriptor` with the extent file `flat_name` for one job: [`Error::FileLocked`] when another
     /// holds it. The lock is on the extent, which no step of a job replaces, and ends with this value or the process.
-    pub(crate) fn lock(descriptor: &Path, flat_name: &str, capacity: u64) -> Result<Self> {
-        let storage = Self::names(descriptor, flat_name)?;
+    pub(crate) fn lock(descriptor: &Path, flat_name: &str, capacity: u64, changes: Changes) -> Result<Self> {
+        let mut storage = Self::names(descriptor, flat_name)?;
         let flat = storage.path(Name::Flat).to_owned();
         let file = open_regular(&flat)
             .map_err(|error| Error::io("open", &flat, error))?
             .ok_or_else(|| Error::extent(&flat, "it is not a regular file"))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(Error::FileLocked { path: flat }),
-            Err(error) => return Err(Error::io("lock", &flat, error)),
-        }
+        let lock = DiskLock::take(descriptor, &flat, &file, changes)?;
         let len = file.metadata().map_err(|error| Error::io("examine", &flat, error))?.len();
         if len != capacity {
             let reason = format!("it has {len} bytes, its descriptor says {capacity}; restore the file");
             return Err(Error::extent(&flat, reason));
         }
-        let mut storage = storage;
         storage.files[Name::Flat as usize] = Some(file);
+        storage.lock = Some(lock);
         Ok(storage)
     }
 
@@ -60,7 +59,7 @@ impl FileStorage {
             job_path(descriptor),
             descriptor.with_file_name(temporary),
         ];
-        Ok(Self { paths, files: [const { None }; NAMES] })
+        Ok(Self { paths, files: [const { None }; NAMES], lock: None })
     }
 
     /// Opens the sidecar for reading only.
@@ -72,6 +71,12 @@ impl FileStorage {
         }
         self.files[name as usize] = Some(file);
         Ok(())
+    }
+
+    /// Names the extent has.
+    pub(crate) fn links(&self) -> Result<u64> {
+        let metadata = self.file(Name::Flat).and_then(File::metadata);
+        Ok(metadata.map_err(|error| Error::io("examine", self.path(Name::Flat), error))?.nlink())
     }
 
     /// Bytes the extent occupies.
@@ -86,14 +91,13 @@ impl FileStorage {
     }
 
     /// For file systems without `fallocate`: a zero written into a hole changes nothing and takes the room.
-    fn fill_holes(&self, name: Name, len: u64) -> io::Result<()> {
+    fn fill_holes(&self, name: Name, mut position: u64, to: u64) -> io::Result<()> {
         let file = self.file(name)?;
         let zeros = vec![0; ZEROS];
-        let mut position = 0;
-        while position < len {
-            let (start, end) = self.next_data(name, position)?.unwrap_or((len, len));
-            while position < start.min(len) {
-                let count = (start.min(len) - position).min(ZEROS as u64);
+        while position < to {
+            let (start, end) = self.next_data(name, position)?.unwrap_or((to, to));
+            while position < start.min(to) {
+                let count = (start.min(to) - position).min(ZEROS as u64);
                 file.write_all_at(&zeros[..count as usize], position)?;
                 position += count;
             }
@@ -106,6 +110,10 @@ impl FileStorage {
 impl Storage for FileStorage {
     fn path(&self, name: Name) -> &Path {
         &self.paths[name as usize]
+    }
+
+    fn check_held(&self) -> Result<()> {
+        self.lock.as_ref().map_or(Ok(()), DiskLock::check)
     }
 
     fn open(&mut self, name: Name) -> io::Result<()> {
@@ -134,20 +142,21 @@ impl Storage for FileStorage {
         self.file(name)?.write_at(bytes, offset)
     }
 
-    fn reserve(&self, name: Name, len: u64) -> io::Result<()> {
+    fn reserve(&self, name: Name, offset: u64, len: u64) -> io::Result<()> {
         let file = self.file(name)?;
         let mut patience = Patience::new();
         loop {
-            match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len).map_err(io::Error::from) {
+            match rustix::fs::fallocate(file, FallocateFlags::empty(), offset, len).map_err(io::Error::from) {
                 Err(error) if patience.allows(&error) => {}
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => break,
                 other => return other,
             }
         }
-        if file.metadata()?.len() < len {
-            file.set_len(len)?;
+        let end = offset + len;
+        if file.metadata()?.len() < end {
+            file.set_len(end)?;
         }
-        self.fill_holes(name, len)
+        self.fill_holes(name, offset, end)
     }
 
     fn next_data(&self, name: Name, from: u64) -> io::Result<Option<(u64, u64)>> {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Instant;
 
-use rustix::rand::{GetRandomFlags, getrandom};
 use vmseal_secret::SecretKey;
 
 use super::engine::Settings;
@@ -19,10 +18,12 @@ use crate::control::Control;
 use crate::convert::Outcome;
 use crate::descriptor::{Descriptor, Holes, Sealed};
 use crate::error::{Error, Result};
+use crate::lock::Changes;
 use crate::open::{check_sealed, refuse_foreign, refuse_sealed};
 use crate::seal::{self, Binding, SealSpec};
 use crate::source::Source;
 use crate::target::check_free_space;
+use crate::uuid;
 
 /// Bytes converted between two barriers, measured: smaller zones wait more often, larger ones leave the caches.
 const ZONE: u32 = 8 << 20;
@@ -60,7 +61,7 @@ pub fn encrypt_in_place(descriptor: &Path, spec: &SealSpec<'_>, control: &Contro
     };
     let (key, sealed) = seal::seal_key(spec, capacity, holes)?;
     let mut after = start.before.clone();
-    after.set_ddb("ddb.uuid", &crate::uuid::format_ddb(&spec.disk_id));
+    after.set_ddb("ddb.uuid", &uuid::format_ddb(&spec.disk_id));
     after.set_io_filter(true);
     after.sealed = Some(sealed);
     start.run(after, None, Some(&key), control)
@@ -128,13 +129,18 @@ impl<'a> Start<'a> {
         let begun = Instant::now();
         control.check()?;
         let seen = Descriptor::read(path)?;
-        let storage = FileStorage::lock(path, flat_extent(&seen)?, seen.capacity_sectors() * 512)?;
+        let storage =
+            FileStorage::lock(path, flat_extent(&seen)?, seen.capacity_sectors() * 512, Changes::Data)?;
         // Another job may have ended between reading and locking.
         let before = Descriptor::read(path)?;
         refuse_in_conversion(path, &before)?;
         refuse_foreign(path, &before)?;
         if before.extents != seen.extents {
             return Err(Error::state(path, "the disk was changed meanwhile; start again"));
+        }
+        if storage.links()? > 1 {
+            let reason = "it has more than one name (hard links), and whoever uses the other would see it change; convert to a copy";
+            return Err(Error::extent(storage.path(Name::Flat), reason));
         }
         let source = Source::of_descriptor(path, &before)?;
         Ok(Self { path, before, source, storage, begun })
@@ -166,7 +172,7 @@ impl<'a> Start<'a> {
             lines.ok_or_else(|| Error::Internal { reason: "a plan without vmseal lines".to_owned() })?;
         let (unit, holes, disk) = (lines.sector_size, lines.holes, lines.id);
         let bytes = plan.to_bytes()?;
-        let job = random_id()?;
+        let job = uuid::random()?;
         let forms = DiskForms::new(old, new, unit, holes, &job, &disk)?
             .ok_or_else(|| Error::argument("a job needs a key"))?;
         let capacity = source.capacity();
@@ -186,8 +192,9 @@ impl<'a> Start<'a> {
         control.check()?;
         // What cannot be read may be in transition.
         let speaks = |_: &FileStorage| Descriptor::read(path).map_or(true, |now| is_in_transition(&now));
-        let during = texts(&plan.during)?;
-        let slot = start::<_, _, Sha>(&mut storage, LAYOUT, &forms, (&record, &bytes), &during, speaks)?;
+        let (before, during) = (texts(&plan.before)?, texts(&plan.during)?);
+        let descriptors = (&before, &during);
+        let slot = start::<_, _, Sha>(&mut storage, LAYOUT, &forms, (&record, &bytes), descriptors, speaks)?;
         control.start(capacity);
         complete(storage, slot, &plan, &forms, control, begun)
     }
@@ -216,12 +223,4 @@ pub(super) fn complete(
 /// No larger than the disk needs.
 fn zone_for(capacity: u64, unit: u32) -> u32 {
     u64::from(ZONE).min(capacity.next_multiple_of(u64::from(unit))) as u32
-}
-
-fn random_id() -> Result<[u8; 16]> {
-    let mut id = [0; 16];
-    match getrandom(&mut id, GetRandomFlags::empty()) {
-        Ok(16) => Ok(id),
-        _ => Err(vmseal_secret::Error::Random.into()),
-    }
 }

@@ -27,10 +27,14 @@ pub(crate) fn start<S: Storage, F: Forms, H: Sum>(
     layout: Layout,
     forms: &F,
     (record, plan): (&Record, &[u8]),
-    during: &Texts,
+    (before, during): (&Texts, &Texts),
     begun: impl Fn(&S) -> bool,
 ) -> Result<Slot> {
-    // Of a job that never began or that ended: the descriptor speaks of none.
+    if storage.open(Name::Sidecar).is_ok() {
+        // Of a job that never began or that ended: the descriptor speaks of none. But the name of that descriptor may be
+        // in memory only, after a failed sync; the sidecar must not go before it stays.
+        publish(storage, before)?;
+    }
     remove(storage, Name::Sidecar)?;
     let slot = make_sidecar::<S, F, H>(storage, layout, forms, record, plan)?;
     if let Err(error) = publish(storage, during) {
@@ -82,22 +86,45 @@ fn fill_sidecar<S: Storage, F: Forms, H: Sum>(
     plan: &[u8],
 ) -> Result<Slot> {
     let sidecar = Name::Sidecar;
-    storage.reserve(sidecar, layout.file_len(record)).map_err(failed(
+    storage.reserve(sidecar, 0, layout.file_len(record)).map_err(failed(
         storage,
         "reserve room for",
         sidecar,
     ))?;
-    if record.holes == Holes::Dense {
-        let reserved = storage.reserve(Name::Flat, record.capacity);
-        reserved.map_err(failed(storage, "reserve room for", Name::Flat))?;
-    }
+    reserve_disk(storage, layout, record)?;
     write_all(storage, sidecar, plan, 2 * layout.slot as u64)?;
-    let slot = Slot::first(record.clone());
+    let [elder, slot] = Slot::first(record.clone());
+    write_slot::<S, F, H>(storage, layout, forms, &elder)?;
     write_slot::<S, F, H>(storage, layout, forms, &slot)?;
     storage.sync(sidecar).map_err(failed(storage, "sync", sidecar))?;
     storage.sync(Name::Flat).map_err(failed(storage, "sync", Name::Flat))?;
     storage.sync_folder().map_err(failed(storage, "sync the folder of", sidecar))?;
     Ok(slot)
+}
+
+/// Room for all that will be written in place: every hole that is filled, and where holes are kept the part of a hole that
+/// shares a grain with data.
+fn reserve_disk<S: Storage>(storage: &S, layout: Layout, record: &Record) -> Result<()> {
+    let reserve = |from: u64, to: u64| -> Result<()> {
+        let reserved = storage.reserve(Name::Flat, from, to - from);
+        reserved.map_err(failed(storage, "reserve room for", Name::Flat))
+    };
+    if record.holes == Holes::Dense {
+        return reserve(0, record.capacity);
+    }
+    let mut position = 0;
+    while position < record.capacity {
+        let data =
+            storage.next_data(Name::Flat, position).map_err(failed(storage, "find data in", Name::Flat))?;
+        let Some((start, end)) = data else { break };
+        let (from, to) =
+            (start - start % layout.hole_grain, end.next_multiple_of(layout.hole_grain).min(record.capacity));
+        if (from, to) != (start, end) && from < to {
+            reserve(from, to)?;
+        }
+        position = to.max(end);
+    }
+    Ok(())
 }
 
 /// Puts descriptor and second copy in place, each in one durable step. Without a copy the old one goes first, so that no
@@ -158,15 +185,17 @@ pub(crate) struct Repaired {
 pub(crate) fn repair_zone<S: Storage, H: Sum>(storage: &S, layout: Layout) -> Result<Repaired> {
     let (slot, mac) = read_slot::<S, H>(storage, layout)?;
     let mut step = Step::default();
-    let whole = slot.frontier < slot.record.capacity && step.load::<S, H>(storage, layout, &slot)?;
-    if !whole {
+    if slot.frontier == slot.record.capacity {
         return Ok(Repaired { slot, rewritten: 0 });
     }
+    let Some(proof) = step.load::<S, H>(storage, layout, &slot)? else {
+        return Ok(Repaired { slot, rewritten: 0 });
+    };
     // Slot and journal must be durable before the disk is touched, also when a failed sync left them in memory only.
     let bytes = slot.encode::<H>(layout.slot, &mac);
     write_all(storage, Name::Sidecar, &bytes, slot.sequence % 2 * layout.slot as u64)?;
     step.store_again(storage, layout, &slot)?;
-    write_zone::<S, H>(storage, layout, &slot, &step.zone, &step.sum::<H>(layout))?;
+    write_zone::<S, H>(storage, layout, &slot, &step.zone, &proof)?;
     storage.sync(Name::Sidecar).map_err(failed(storage, "sync", Name::Sidecar))?;
     for index in 0..step.count(layout) {
         step.apply(storage, layout, index)?;

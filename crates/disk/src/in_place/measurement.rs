@@ -17,6 +17,7 @@ use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
+use crate::lock::Changes;
 use crate::pipeline::{CHUNK, Job, Transform};
 use crate::source::Source;
 
@@ -43,7 +44,7 @@ pub fn copy_over(source: &Path, target: &Path) -> Result<()> {
 pub fn destroy_without_journal(descriptor: &Path, cipher: bool) -> Result<()> {
     let plain = Descriptor::read(descriptor)?;
     let capacity = plain.capacity_sectors() * 512;
-    let storage = FileStorage::lock(descriptor, flat_extent(&plain)?, capacity)?;
+    let storage = FileStorage::lock(descriptor, flat_extent(&plain)?, capacity, Changes::Data)?;
     let xts = Xts::new(&SecretKey::generate(64)?, 512, 1)?;
     let next = AtomicU64::new(0);
     let work = || -> Result<()> {

@@ -10,7 +10,8 @@
 //!  L-64 32 HMAC-SHA-256 over 0..L-64                 L-32 32 SHA-256 over 0..L-32         L = 4096
 //! ```
 //!
-//! The SHA-256 tells a torn slot and needs no key; the HMAC tells a forged one.
+//! The SHA-256 tells a torn slot and needs no key; the HMAC tells a forged one. A crash can tear one slot only, the elder
+//! while it is overwritten, and then the journal of the other is whole: see [`check_elder`](super::sidecar::check_elder).
 
 use super::JobMode;
 use super::suite::Sum;
@@ -49,9 +50,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// The slot a job begins with.
-    pub(crate) fn first(record: Record) -> Self {
-        Self { record, sequence: 1, frontier: 0 }
+    /// The two slots a job begins with. The elder stands for a step before the first, so that there are always two.
+    pub(crate) fn first(record: Record) -> [Self; 2] {
+        [0, 1].map(|sequence| Self { record: record.clone(), sequence, frontier: 0 })
+    }
+
+    /// Whether `self` is what this job wrote right before `newer`.
+    pub(crate) fn precedes(&self, newer: &Self) -> bool {
+        (&self.record, self.sequence + 1) == (&newer.record, newer.sequence)
+            && self.frontier <= newer.frontier
     }
 
     pub(crate) fn next(&self, frontier: u64) -> Self {
@@ -128,7 +135,7 @@ impl Slot {
             && capacity.is_multiple_of(u64::from(unit))
             && self.frontier <= capacity
             && self.frontier.is_multiple_of(u64::from(unit))
-            && (1..1 << 62).contains(&self.sequence)
+            && (0..1 << 62).contains(&self.sequence)
             && self.sequence % 2 == index
             && plan_len <= MAX_PLAN
     }

@@ -19,6 +19,7 @@ use crate::control::Control;
 use crate::convert::Outcome;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
+use crate::lock::Changes;
 use crate::seal::Binding;
 
 /// What [`repair`] did.
@@ -84,7 +85,7 @@ pub fn repair(descriptor: &Path) -> Result<Repair> {
 /// The disk held for a job, and its descriptor.
 fn hold(path: &Path) -> Result<(FileStorage, Descriptor)> {
     let seen = Descriptor::read(path)?;
-    let storage = FileStorage::lock(path, flat_extent(&seen)?, seen.capacity_sectors() * 512)?;
+    let storage = FileStorage::lock(path, flat_extent(&seen)?, seen.capacity_sectors() * 512, Changes::Data)?;
     let standing = Descriptor::read(path)?;
     if standing.extents != seen.extents {
         return Err(Error::state(path, "the disk was changed meanwhile; start again"));

@@ -9,7 +9,7 @@
 use super::record::{Record, Slot};
 use super::storage::{Name, Storage, failed, read_exact, write_all};
 use super::suite::{Forms, Sum};
-use super::zone::Zone;
+use super::zone::{Proof, Zone};
 use crate::error::{Error, Result};
 
 /// Sizes of the parts. Real sidecars have [`LAYOUT`]; the crash model has smaller ones, to be done with all crashes.
@@ -21,9 +21,12 @@ pub(crate) struct Layout {
     pub(crate) piece: usize,
     /// Journal areas; the merged barrier needs two, and a test shows it.
     pub(crate) areas: u64,
+    /// Holes are cut at this boundary, a multiple of every data unit.
+    pub(crate) hole_grain: u64,
 }
 
-pub(crate) const LAYOUT: Layout = Layout { slot: 4096, header: 4096, piece: 1 << 20, areas: 2 };
+pub(crate) const LAYOUT: Layout =
+    Layout { slot: 4096, header: 4096, piece: 1 << 20, areas: 2, hole_grain: 4096 };
 
 impl Layout {
     /// Where the journal area of a sequence begins.
@@ -70,6 +73,21 @@ pub(crate) fn read_slot<S: Storage, H: Sum>(storage: &S, layout: Layout) -> Resu
     Ok((slot, mac))
 }
 
+/// That the zone of `slot`, for which the journal holds nothing whole, is untouched. The elder slot is overwritten only after
+/// the journal of the newer was durable, so without the elder the journal is damaged and the zone in an unknown form.
+pub(crate) fn check_elder<S: Storage, H: Sum>(storage: &S, layout: Layout, slot: &Slot) -> Result<()> {
+    let index = (slot.sequence + 1) % 2;
+    let mut bytes = vec![0; layout.slot];
+    read_exact(storage, Name::Sidecar, &mut bytes, index * layout.slot as u64)?;
+    match Slot::decode::<H>(&bytes, index) {
+        Some((elder, _)) if elder.precedes(slot) => Ok(()),
+        _ => Err(Error::job(
+            storage.path(Name::Sidecar),
+            "one of its records and its journal are damaged; restore it from a copy made after the job was stopped",
+        )),
+    }
+}
+
 /// The plan, which the slot commits to.
 pub(crate) fn read_plan<S: Storage, H: Sum>(storage: &S, layout: Layout, slot: &Slot) -> Result<Vec<u8>> {
     // Not longer than MAX_PLAN, and the file is long enough: `read_slot` has looked.
@@ -93,12 +111,12 @@ pub(crate) fn write_slot<S: Storage, F: Forms, H: Sum>(
     write_all(storage, Name::Sidecar, &bytes, slot.sequence % 2 * layout.slot as u64)
 }
 
-/// The zone the journal holds for `slot` and the sum of its payload.
+/// The zone the journal holds for `slot`, nothing of it authenticated.
 pub(crate) fn read_zone<S: Storage, H: Sum>(
     storage: &S,
     layout: Layout,
     slot: &Slot,
-) -> Result<Option<(Zone, [u8; 32])>> {
+) -> Result<Option<(Zone, Proof)>> {
     let mut bytes = vec![0; layout.header];
     read_exact(storage, Name::Sidecar, &mut bytes, layout.area(&slot.record, slot.sequence))?;
     Ok(Zone::decode::<H>(&bytes, slot))
@@ -109,8 +127,8 @@ pub(crate) fn write_zone<S: Storage, H: Sum>(
     layout: Layout,
     slot: &Slot,
     zone: &Zone,
-    payload_sum: &[u8; 32],
+    proof: &Proof,
 ) -> Result<()> {
-    let bytes = zone.encode::<H>(slot, layout.header, payload_sum);
+    let bytes = zone.encode::<H>(slot, layout.header, proof);
     write_all(storage, Name::Sidecar, &bytes, layout.area(&slot.record, slot.sequence))
 }

@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::JobMode;
 use super::record::Slot;
-use super::sidecar::{Layout, read_zone};
+use super::sidecar::{Layout, check_elder, read_zone};
 use super::storage::{Name, Storage, read_exact, write_all};
 use super::suite::{Forms, Sum};
-use super::zone::Zone;
+use super::zone::{Proof, Zone};
 use crate::buffer::Buffer;
 use crate::error::Result;
 
@@ -76,16 +76,16 @@ impl Step {
         Ok(())
     }
 
-    /// Loads what the journal holds for `slot`; `false` when it holds nothing whole, and then the zone's place on the
-    /// disk is untouched. Needs no key: afterwards the step has ciphertext.
+    /// Loads what the journal holds for `slot`; `None` when it holds nothing whole, and then the zone's place on the disk is
+    /// untouched, or this is [`Error::JobInvalid`](crate::Error::JobInvalid). Needs no key, so nothing is authenticated; afterwards the step has ciphertext.
     pub(super) fn load<S: Storage, H: Sum>(
         &mut self,
         storage: &S,
         layout: Layout,
         slot: &Slot,
-    ) -> Result<bool> {
-        let Some((zone, sum)) = read_zone::<S, H>(storage, layout, slot)? else {
-            return Ok(false);
+    ) -> Result<Option<Proof>> {
+        let Some((zone, proof)) = read_zone::<S, H>(storage, layout, slot)? else {
+            return check_elder::<S, H>(storage, layout, slot).map(|()| None);
         };
         self.take(zone, layout);
         for index in 0..self.count(layout) {
@@ -95,7 +95,10 @@ impl Step {
             read_exact(storage, Name::Sidecar, bytes, layout.payload(slot, index))?;
             piece.sum = H::sum(bytes);
         }
-        Ok(self.sum::<H>(layout) == sum)
+        if self.sum::<H>(layout) == proof.payload_sum {
+            return Ok(Some(proof));
+        }
+        check_elder::<S, H>(storage, layout, slot).map(|()| None)
     }
 
     /// Writes the journal again with what [`Step::load`] read: a failed sync may have left it in memory only, where it

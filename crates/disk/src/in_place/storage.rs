@@ -31,6 +31,8 @@ pub(crate) const NAMES: usize = 5;
 pub(crate) trait Storage: Sync {
     /// Where the file is, for messages.
     fn path(&self, name: Name) -> &Path;
+    /// Whether this job still has the disk to itself; asked once a zone.
+    fn check_held(&self) -> Result<()>;
     /// Opens an existing file for reading and writing.
     fn open(&mut self, name: Name) -> io::Result<()>;
     /// Makes a new file, readable by the owner only. Fails when the name is taken.
@@ -38,9 +40,9 @@ pub(crate) trait Storage: Sync {
     fn len(&self, name: Name) -> io::Result<u64>;
     fn read_at(&self, name: Name, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     fn write_at(&self, name: Name, bytes: &[u8], offset: u64) -> io::Result<usize>;
-    /// Gives the first `len` bytes room on the disk, so that writing there cannot run out of space. Contents stay; the file
-    /// is extended when it is shorter.
-    fn reserve(&self, name: Name, len: u64) -> io::Result<()>;
+    /// Gives `len` bytes from `offset` on room on the disk, so that writing there cannot run out of space. Contents stay; the
+    /// file is extended when it is shorter.
+    fn reserve(&self, name: Name, offset: u64, len: u64) -> io::Result<()>;
     /// The next run of bytes at or after `from` that is no hole; `None` when only holes follow.
     fn next_data(&self, name: Name, from: u64) -> io::Result<Option<(u64, u64)>>;
     /// Barrier: everything written to the file so far survives a crash. A failure is final for what was written: the

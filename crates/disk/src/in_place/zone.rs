@@ -6,11 +6,12 @@
 //!   0   8  "VMSEALZ1"     8  16 job id     24  8 sequence     32  8 from (the frontier)     40  8 to (the frontier after)
 //!  48   4  payload bytes 52  4 runs        56  32 sum of the payload
 //!  88  12  for each run: u64 offset on the disk, u32 length; ascending, whole data units, inside from..to; then zeros
-//!  L-32 32 SHA-256 over 0..L-32                               L = 4096
+//!  L-64 32 HMAC-SHA-256 over 0..L-64                 L-32 32 SHA-256 over 0..L-32         L = 4096
 //! ```
 //!
 //! The payload is the bytes of the runs one after the other; its sum is the SHA-256 over the SHA-256 of each piece of
-//! 1 MiB, so that pieces can be hashed side by side. What lies between the runs is a hole and stays one.
+//! 1 MiB, so that pieces can be hashed side by side. What lies between the runs is a hole and stays one: whoever forged a
+//! header could pass plaintext over as a hole, therefore the HMAC. Repair without a key looks at the SHA-256 only.
 
 use super::record::{Slot, array_at, u32_at, u64_at};
 use super::suite::Sum;
@@ -25,6 +26,14 @@ const SUM: usize = 32;
 pub(crate) struct Run {
     pub(crate) offset: u64,
     pub(crate) len: u32,
+}
+
+/// What ties a zone to its payload and to the holder of the disk's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proof {
+    pub(crate) payload_sum: [u8; 32],
+    /// Not verified by reading.
+    pub(crate) mac: [u8; 32],
 }
 
 /// The part of the disk that one step converts.
@@ -43,7 +52,7 @@ impl Zone {
 
     /// Runs a header of `len` bytes has room for.
     pub(crate) fn max_runs(len: usize) -> usize {
-        (len - FIELDS - SUM) / RUN
+        (len - FIELDS - 2 * SUM) / RUN
     }
 
     /// The parts of the payload's bytes `start..end`: offset on the disk and range, counted from `start`.
@@ -61,7 +70,17 @@ impl Zone {
         })
     }
 
-    pub(crate) fn encode<H: Sum>(&self, slot: &Slot, len: usize, payload_sum: &[u8; 32]) -> Vec<u8> {
+    /// The whole header of `len` bytes.
+    pub(crate) fn encode<H: Sum>(&self, slot: &Slot, len: usize, proof: &Proof) -> Vec<u8> {
+        let mut bytes = self.authenticated(slot, len, &proof.payload_sum);
+        bytes.extend_from_slice(&proof.mac);
+        let sum = H::sum(&bytes);
+        bytes.extend_from_slice(&sum);
+        bytes
+    }
+
+    /// The first `len` - 64 bytes, which the HMAC covers.
+    pub(crate) fn authenticated(&self, slot: &Slot, len: usize, payload_sum: &[u8; 32]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&slot.record.job);
@@ -76,16 +95,15 @@ impl Zone {
             bytes.extend_from_slice(&run.offset.to_le_bytes());
             bytes.extend_from_slice(&run.len.to_le_bytes());
         }
-        bytes.resize(len - SUM, 0);
-        let sum = H::sum(&bytes);
-        bytes.extend_from_slice(&sum);
+        bytes.resize(len - 2 * SUM, 0);
         bytes
     }
 
-    /// The zone of `slot` and the sum of its payload; `None` when the header is torn, of another step or impossible.
-    pub(crate) fn decode<H: Sum>(bytes: &[u8], slot: &Slot) -> Option<(Self, [u8; 32])> {
-        let (fields, sum) = bytes.split_last_chunk::<SUM>()?;
-        if !fields.starts_with(MAGIC) || H::sum(fields) != *sum {
+    /// The zone of `slot`, nothing of it authenticated; `None` when the header is torn, of another step or impossible.
+    pub(crate) fn decode<H: Sum>(bytes: &[u8], slot: &Slot) -> Option<(Self, Proof)> {
+        let (covered, sum) = bytes.split_last_chunk::<SUM>()?;
+        let (fields, mac) = covered.split_last_chunk::<SUM>()?;
+        if !fields.starts_with(MAGIC) || H::sum(covered) != *sum {
             return None;
         }
         let count = u32_at(fields, 52)? as usize;
@@ -106,7 +124,7 @@ impl Zone {
             && zone.from == slot.frontier;
         let payload_len = u32_at(fields, 48)? as usize;
         (of_this_step && zone.is_possible(slot) && zone.payload_len() == payload_len)
-            .then_some((zone, array_at(fields, 56)?))
+            .then_some((zone, Proof { payload_sum: array_at(fields, 56)?, mac: *mac }))
     }
 
     fn is_possible(&self, slot: &Slot) -> bool {

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::storage::{NAMES, Name, Storage};
+use crate::error::Result;
 
 /// Faults put into the engine to see that the harness finds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,6 +255,10 @@ impl Storage for ModelDisk {
         &self.path
     }
 
+    fn check_held(&self) -> Result<()> {
+        Ok(())
+    }
+
     fn open(&mut self, name: Name) -> io::Result<()> {
         let (mut state, _) = self.call(false)?;
         let file = state.names[name as usize].ok_or(Errno::NOENT)?;
@@ -303,12 +308,12 @@ impl Storage for ModelDisk {
         Ok(count)
     }
 
-    fn reserve(&self, name: Name, len: u64) -> io::Result<()> {
+    fn reserve(&self, name: Name, offset: u64, len: u64) -> io::Result<()> {
         let (mut state, _) = self.call(false)?;
         let file = state.file(name)?;
-        let old = state.live[file].len();
-        if old < len as usize {
-            state.write(file, old, &vec![0; len as usize - old]);
+        let (old, end) = (state.live[file].len(), (offset + len) as usize);
+        if old < end {
+            state.write(file, old, &vec![0; end - old]);
         }
         Ok(())
     }

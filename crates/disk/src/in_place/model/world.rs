@@ -22,7 +22,7 @@ pub(crate) const UNIT: usize = 16;
 
 /// Bytes a slot and a header take in the model: room for all fields and a few runs.
 const SLOT: usize = 176;
-const HEADER: usize = 88 + 4 * 12 + 32;
+const HEADER: usize = 88 + 4 * 12 + 64;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
@@ -93,12 +93,17 @@ impl World {
             plan_len: plan.len() as u32,
             plan_sum: Mix::sum(&plan),
         };
-        let layout =
-            Layout { slot: SLOT, header: HEADER, piece: shape.piece_units * UNIT, areas: shape.areas };
+        let layout = Layout {
+            slot: SLOT,
+            header: HEADER,
+            piece: shape.piece_units * UNIT,
+            areas: shape.areas,
+            hole_grain: UNIT as u64,
+        };
         let violated = Arc::new(AtomicBool::new(false));
         let rule = rule(shape.mode, plain, old.clone(), new.clone(), Arc::clone(&violated));
         Self {
-            settings: Settings { layout, workers: 1, hole_grain: UNIT as u64, planted: shape.planted },
+            settings: Settings { layout, workers: 1, planted: shape.planted },
             record,
             forms,
             before: text("before", shape.mode != JobMode::Encrypt),
@@ -139,7 +144,7 @@ impl World {
             let begun =
                 |disk: &ModelDisk| disk.content(Name::Descriptor) != Some(self.before.descriptor.clone());
             let record = (&self.record, self.plan.as_slice());
-            start::<_, _, Mix>(disk, layout, &self.forms, record, &self.during, begun)?
+            start::<_, _, Mix>(disk, layout, &self.forms, record, (&self.before, &self.during), begun)?
         } else if standing == self.during.descriptor {
             disk.open(Name::Sidecar).map_err(failed(disk, "open", Name::Sidecar))?;
             let (slot, mac) = read_slot::<_, Mix>(disk, layout)?;
