@@ -73,9 +73,10 @@ export const errorCodes = {
     action: 'Pass an ordinary buffer and wait for the operation that holds it.',
   },
   VMSEAL_CANCELLED: {
-    summary: 'The operation was cancelled; what it had begun was removed.',
+    summary:
+      'The operation was cancelled. What a copy had begun was removed; a conversion in place can be resumed.',
     fault: 'caller',
-    action: 'Start it again when it is wanted.',
+    action: 'Start it again, or resume it, when it is wanted.',
   },
   VMSEAL_INTERNAL: {
     summary: 'vmseal broke one of its own rules; the operation was stopped.',
@@ -173,6 +174,25 @@ export const errorCodes = {
     action: 'Look at the state with the VM or disk information and choose the fitting operation.',
     vsphere: 'InvalidDeviceOperation',
   },
+  VMSEAL_DISK_IN_CONVERSION: {
+    summary: 'An in-place conversion of the disk is unfinished: its data is in two forms.',
+    fault: 'caller',
+    action: 'Go on with it: vmseal disk resume. vmseal disk info says how far it is and which keys it needs.',
+    vsphere: 'InvalidDeviceOperation',
+  },
+  VMSEAL_JOB_INVALID: {
+    summary:
+      'The job record of an in-place conversion is missing, damaged or of another disk; nothing was written.',
+    fault: 'data',
+    action:
+      'Put the .vmseal-job file back beside its descriptor, and descriptor and record of one disk together.',
+  },
+  VMSEAL_JOB_AUTHENTICATION: {
+    summary:
+      'The job record of an in-place conversion was not made by a holder of the key of the disk; nothing was written.',
+    fault: 'data',
+    action: 'Restore the .vmseal-job file that belongs to the disk, and find out who replaced it.',
+  },
   VMSEAL_VMX_INVALID: {
     summary: 'A .vmx file is broken or was altered.',
     fault: 'data',
@@ -187,7 +207,8 @@ export const errorCodes = {
   VMSEAL_NO_SPACE: {
     summary: 'The datastore is full; nothing was changed.',
     fault: 'environment',
-    action: 'Free space: a conversion needs room for a second copy of the disk.',
+    action:
+      'Free space: a conversion to a copy needs room for a second disk, one in place for its journal and every hole that is filled.',
     vsphere: 'NoDiskSpace',
   },
   VMSEAL_NOT_FOUND: {

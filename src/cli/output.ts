@@ -10,6 +10,10 @@ export const output = {
     isJson = json
   },
 
+  get isJson(): boolean {
+    return isJson
+  },
+
   /** The answer of a command: `data` as one JSON document, or what `text` makes of it. */
   answer<T>(data: T, text: (data: T) => string): void {
     process.stdout.write(isJson ? `${JSON.stringify(data)}\n` : `${text(data).trimEnd()}\n`)

@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { isVmsealError } from '../errors.js'
+import { addDiskCommands } from './disk/commands.js'
 import { addKmsCommands } from './kms/commands.js'
 import { output } from './output.js'
 import { addProviderCommands } from './provider/commands.js'
@@ -40,10 +41,12 @@ Exit status: 0 done; 1 failed, or a check did not hold; 2 the call, or a file th
 Begin with:
   vmseal kms start --directory ./kms          a KMS on this machine
   vmseal kms enrol vcenter --directory ./kms  a certificate for a client of it
-  vmseal provider doctor --help               the way from a client to a key, hop by hop`,
+  vmseal provider doctor --help               the way from a client to a key, hop by hop
+  vmseal disk encrypt --help                  a disk, with a KMS and nothing else`,
     )
   addKmsCommands(program)
   addProviderCommands(program)
+  addDiskCommands(program)
   return program
 }
 

@@ -264,7 +264,7 @@ impl DiskHandle {
 }
 
 /// An owned [`vmseal_disk::SealSpec`].
-struct Seal {
+pub(crate) struct Seal {
     kek: Arc<SecretKey>,
     key_id: String,
     provider_id: String,
@@ -276,7 +276,7 @@ struct Seal {
 }
 
 impl Seal {
-    fn new(kek: &KeyHandle, spec: SealSpec) -> Result<Self> {
+    pub(crate) fn new(kek: &KeyHandle, spec: SealSpec) -> Result<Self> {
         let holes = match spec.holes.as_deref() {
             None => None,
             Some("dense") => Some(Holes::Dense),
@@ -295,7 +295,7 @@ impl Seal {
         })
     }
 
-    fn spec(&self) -> vmseal_disk::SealSpec<'_> {
+    pub(crate) fn spec(&self) -> vmseal_disk::SealSpec<'_> {
         vmseal_disk::SealSpec {
             kek: &self.kek,
             kek_id: &self.key_id,
@@ -310,17 +310,17 @@ impl Seal {
 }
 
 /// An owned [`Binding`].
-struct Place {
+pub(crate) struct Place {
     vm_id: [u8; 16],
     disk_id: [u8; 16],
 }
 
 impl Place {
-    fn new(binding: &DiskBinding) -> Result<Self> {
+    pub(crate) fn new(binding: &DiskBinding) -> Result<Self> {
         Ok(Self { vm_id: parse_uuid(&binding.vm_id)?, disk_id: parse_uuid(&binding.disk_id)? })
     }
 
-    fn binding(&self) -> Binding<'_> {
+    pub(crate) fn binding(&self) -> Binding<'_> {
         Binding { vm_id: self.vm_id, disk_id: self.disk_id, provider_id: None }
     }
 }
@@ -351,7 +351,7 @@ fn sealed_json(sealed: &Sealed) -> Result<Value> {
     }))
 }
 
-fn outcome(outcome: Outcome) -> String {
+pub(crate) fn outcome(outcome: Outcome) -> String {
     json!({
         "bytes": outcome.bytes,
         "allocatedBytes": outcome.allocated_bytes,
@@ -361,7 +361,7 @@ fn outcome(outcome: Outcome) -> String {
     .to_string()
 }
 
-fn parse_uuid(text: &str) -> Result<[u8; 16]> {
+pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16]> {
     uuid::parse(text).ok_or_else(|| invalid_argument(format!("{text:?} is not a UUID")))
 }
 

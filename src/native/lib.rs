@@ -10,6 +10,7 @@
 mod background;
 mod direct;
 mod disk;
+mod disk_conversion;
 mod envelope;
 mod fault;
 mod home_file;

@@ -23,6 +23,7 @@ export type {
   KmipListenerOptions,
   KmipRequest,
   NativeTask,
+  NewKeyId,
   SealSpec,
   XtsHandle,
 } from './binding.js'

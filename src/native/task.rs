@@ -32,7 +32,8 @@ impl NativeTask {
         self.work.control.progress().total_bytes as f64
     }
 
-    /// Asks the operation to stop; it removes what it began and fails with VMSEAL_CANCELLED.
+    /// Asks the operation to stop and to fail with VMSEAL_CANCELLED. A copy is removed; work in place stays where it is and can be
+    /// resumed.
     #[napi]
     pub fn cancel(&self) {
         self.work.control.cancel();

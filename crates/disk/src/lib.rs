@@ -4,6 +4,7 @@
 //!
 //! * [`inspect`]: what a file is, how large, sealed by whom and with which KEK.
 //! * [`import`]: any image into a datastore as a plain disk. [`create_plain`], [`create_sealed`]: a new empty disk.
+//! * [`describe_raw`]: a descriptor beside a raw image, for work on it in place.
 //! * [`encrypt_copy`], [`decrypt_copy`], [`recrypt_copy`]: a sealed copy of a plain disk, back, and one under another key.
 //! * [`shallow_recrypt`]: another KEK for the same data key; no data is touched and the disk may be open.
 //! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
@@ -37,6 +38,7 @@ mod lock;
 mod open;
 mod pipeline;
 mod qemu_img;
+mod raw;
 mod remove;
 mod rewrap;
 mod seal;
@@ -57,6 +59,7 @@ pub use in_place::{
     recrypt_in_place, repair, resume, verify_job,
 };
 pub use open::{OpenDisk, open_plain, open_sealed};
+pub use raw::describe_raw;
 pub use remove::{remove, remove_unfinished};
 pub use rewrap::shallow_recrypt;
 pub use seal::{Binding, KekName, SealSpec};
