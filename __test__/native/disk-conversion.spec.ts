@@ -93,7 +93,7 @@ test.serial(
     const disk = plainDisk(t, 64 * mebibyte)
     const binding = { vmId, diskId: disk.diskId }
     await stopped(t, disk, () => native.encryptDiskInPlace(disk.path, disk.kek, specOf(disk)))
-    const info = JSON.parse(native.conversionInfo(disk.path) ?? 'null') as Record<string, unknown>
+    const info = JSON.parse(native.conversionInfo(disk.path) ?? 'null') as { id: string }
     t.like(info, {
       mode: 'encrypt',
       totalBytes: disk.plain.length,

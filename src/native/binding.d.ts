@@ -97,7 +97,10 @@ export declare class NativeTask {
   get doneBytes(): number
   /** Bytes in all; 0 until it is known. */
   get totalBytes(): number
-  /** Asks the operation to stop; it removes what it began and fails with VMSEAL_CANCELLED. */
+  /**
+   * Asks the operation to stop and to fail with VMSEAL_CANCELLED. A copy is removed; work in place stays where it is and can be
+   * resumed.
+   */
   cancel(): void
   /** Resolves with a JSON text that describes the outcome. May be called once. */
   done(): Promise<string>
@@ -133,6 +136,9 @@ export interface CertificateDescription {
   keyHash: string
 }
 
+/** The conversion of a disk as JSON, read without a key and so a hint only; null when there is none. */
+export declare function conversionInfo(descriptor: string): string | null
+
 /** Makes a CA: a P-256 key in a new 0600 file, and a certificate for ten years (PEM). */
 export declare function createAuthority(commonName: string, keyFile: string): string
 
@@ -151,11 +157,20 @@ export declare function createSelfSignedClient(commonName: string, keyFile: stri
 /** Decrypts a disk into a new plain one, after every check of its wrap and descriptor; the source is only read. */
 export declare function decryptDisk(source: string, target: string, kek: KeyHandle, binding: DiskBinding): NativeTask
 
+/** Decrypts a disk in place. */
+export declare function decryptDiskInPlace(descriptor: string, kek: KeyHandle, binding: DiskBinding): NativeTask
+
 /** Decrypts a VM home file; VMSEAL_STREAM_INVALID when it was altered, cut, or belongs to another VM or role. */
 export declare function decryptFile(dek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
 
 /** Describes the first certificate of a PEM text. */
 export declare function describeCertificate(certificate: string): CertificateDescription
+
+/**
+ * Gives a raw image a descriptor beside it that names it as its extent, so that it can be converted in place; returns the
+ * descriptor's path. One that is there and says so already is kept.
+ */
+export declare function describeRawImage(path: string, diskId: string): string
 
 /** The direct calls, each knowing its objects by their tokens. */
 export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengthsToTokens: Float64Array, count: number): void; disposeKey(key: number): void }
@@ -170,6 +185,9 @@ export interface DiskBinding {
 
 /** Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read. */
 export declare function encryptDisk(source: string, target: string, kek: KeyHandle, spec: SealSpec): NativeTask
+
+/** Encrypts a plain flat disk in place under a fresh DEK. A failure or cancel after the start leaves it in conversion. */
+export declare function encryptDiskInPlace(descriptor: string, kek: KeyHandle, spec: SealSpec): NativeTask
 
 /** Encrypts a VM home file under the VM home DEK. The target must not exist and is durable when the task is done. */
 export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
@@ -284,6 +302,12 @@ export interface KmipRequest {
   keys: Array<KeyHandle>
 }
 
+/** The KEK that a new DEK is wrapped with. */
+export interface NewKeyId {
+  keyId: string
+  providerId: string
+}
+
 /** Opens a wrapped DEK and verifies its key check value. Comparing the header with its place is the caller's duty. */
 export declare function openDek(kek: KeyHandle, jwe: string): OpenedDek
 
@@ -313,11 +337,23 @@ export declare function readDescriptor(path: string): string
 /** Deep recrypt to a new disk: a fresh DEK under the KEK of `spec`; the source is only read. */
 export declare function recryptDisk(source: string, target: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, spec: SealSpec): NativeTask
 
+/** Deep recrypt in place: a new DEK under a new KEK. The generation rises by one. */
+export declare function recryptDiskInPlace(descriptor: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, newKey: NewKeyId): NativeTask
+
 /** Moves a VM home file from one VM home DEK to another; its plaintext stays in memory. Errors as `decryptFile`. */
 export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
 
 /** Removes every file of a disk. */
 export declare function removeDisk(descriptor: string): void
+
+/**
+ * Puts the zone in flight of a disk into one whole form, without a key; JSON with mode, rewrittenBytes, doneBytes,
+ * totalBytes.
+ */
+export declare function repairConversion(descriptor: string): Promise<string>
+
+/** Goes on with the conversion of a disk and ends it. Takes every KEK that `conversionInfo` names, in any order. */
+export declare function resumeConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
 /**
  * Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
@@ -363,6 +399,9 @@ export declare function unwrapKey(kek: KeyHandle, wrapped: Uint8Array): KeyHandl
 
 /** Opens an RFC 5649 wrap, or VMSEAL_UNWRAP_FAILED. */
 export declare function unwrapKeyPadded(kek: KeyHandle, wrapped: Uint8Array): KeyHandle
+
+/** As `conversionInfo`, once the record has been authenticated under the disk's key. */
+export declare function verifyConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): Promise<string>
 
 /** Wraps `key` under `kek` (RFC 3394). The result is 8 bytes longer than the key. */
 export declare function wrapKey(kek: KeyHandle, key: KeyHandle): Buffer

@@ -1,5 +1,6 @@
 /** `vmseal disk encrypt`, `decrypt` and `recrypt`: to a copy, in place, or of the wrap alone. */
 import { randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import { InvalidArgumentError, type Command } from 'commander'
 import { VmsealError, type CryptoKeyId } from '../../errors.js'
@@ -102,11 +103,8 @@ function addWhere(command: Command): Command {
 
 async function encryptDisk(image: string, options: EncryptOptions): Promise<void> {
   const target = whereTo(options)
-  const disk = readDisk(image)
-  if (disk.state !== 'plain')
-    throw new VmsealError('VMSEAL_DISK_STATE', `${disk.path} is ${disk.state}`, {
-      details: { subject: disk.path },
-    })
+  const disk = readPlain(image, options.sectorSize)
+  refuseTaken(target)
   await withKeys(options, async (keys) => {
     const diskId = target === undefined ? (disk.diskId ?? randomUUID()) : randomUUID()
     const { key, kek } = await newKek(keys, options.keyId, disk, diskId)
@@ -132,6 +130,7 @@ async function encryptDisk(image: string, options: EncryptOptions): Promise<void
 async function decryptDisk(descriptor: string, options: WhereOptions): Promise<void> {
   const target = whereTo(options)
   const disk = readEncrypted(descriptor)
+  refuseTaken(target)
   await withKeys(options, async (keys) => {
     const kek = await anyOf(keys, disk)
     const binding = bindingOf(disk, options.vmId)
@@ -148,6 +147,7 @@ async function recryptDisk(descriptor: string, options: RecryptOptions): Promise
   if (options.shallow && (options.to !== undefined || options.inPlace))
     throw wrongCall('--shallow touches no data: give it without --to and --in-place')
   const disk = readEncrypted(descriptor)
+  refuseTaken(target)
   await withKeys(options, async (keys) => {
     const kek = await anyOf(keys, disk)
     const binding = bindingOf(disk, options.vmId)
@@ -185,6 +185,32 @@ function whereTo({ to, inPlace }: WhereOptions): string | undefined {
   if ((to === undefined) === (inPlace === undefined))
     throw wrongCall('say where: --to FILE makes a copy, --in-place converts the disk where it lies')
   return to === undefined ? undefined : resolve(to)
+}
+
+/** Checked before a key is made at the KMS. */
+function readPlain(image: string, sectorBytes: number): DiskState {
+  const disk = readDisk(image)
+  const { path, state, format, capacityBytes } = disk
+  const details = { subject: path }
+  if (state !== 'plain') throw new VmsealError('VMSEAL_DISK_STATE', `${path} is ${state}`, { details })
+  if (format !== 'raw' && format !== 'flat VMDK')
+    throw new VmsealError(
+      'VMSEAL_IMAGE_INVALID',
+      `${path} is a ${format} image: convert it first, qemu-img convert -O raw`,
+      { details },
+    )
+  if (capacityBytes === null || capacityBytes % sectorBytes !== 0)
+    throw new VmsealError(
+      'VMSEAL_IMAGE_INVALID',
+      `the ${capacityBytes ?? '?'} bytes of ${path} are not a whole number of ${sectorBytes}-byte sectors`,
+      { details },
+    )
+  return disk
+}
+
+function refuseTaken(target: string | undefined): void {
+  if (target !== undefined && existsSync(target))
+    throw new VmsealError('VMSEAL_ALREADY_EXISTS', `${target} exists`, { details: { subject: target } })
 }
 
 /** A KEK that opens the disk: the first one that the KMS still has. */
