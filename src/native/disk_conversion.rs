@@ -76,7 +76,8 @@ pub fn recrypt_disk_in_place(
     NativeTask::start(env, move |control| {
         let new = NewKek { kek: &new_kek, kek_id: &new_key.key_id, provider_id: &new_key.provider_id };
         let descriptor = Path::new(&descriptor);
-        guard(|| vmseal_disk::recrypt_in_place(descriptor, &kek, &place.binding(), &new, control)).map(outcome)
+        guard(|| vmseal_disk::recrypt_in_place(descriptor, &kek, &place.binding(), &new, control))
+            .map(outcome)
     })
 }
 

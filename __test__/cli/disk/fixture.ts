@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import type { ExecutionContext } from 'ava'
 import { Kms } from '../../../src/kms/kms.js'
 
-export const command = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url))
+const command = fileURLToPath(new URL('../../../dist/cli/main.js', import.meta.url))
 
 export interface Outcome {
   readonly status: number | null

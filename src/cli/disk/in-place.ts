@@ -17,7 +17,7 @@ export async function runInPlace(label: string, path: string, start: () => Nativ
 }
 
 /** The next step for a disk in conversion. */
-export function goOn(path: string): string {
+function goOn(path: string): string {
   return `Nothing is lost and the disk is in conversion; go on with: vmseal disk resume ${path}`
 }
 

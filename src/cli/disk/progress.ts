@@ -68,7 +68,7 @@ class ProgressReport {
 }
 
 /** `encrypting  42.0 %  1.23 GiB of 2.93 GiB  812 MiB/s  2 s left` */
-export function progressLine(facts: {
+function progressLine(facts: {
   readonly step: string
   readonly doneBytes: number
   readonly totalBytes: number
@@ -92,7 +92,7 @@ export function sizeText(bytes: number): string {
   return `${power === 0 || value >= 100 ? value.toFixed(0) : value.toPrecision(3)} ${units[power] ?? 'B'}`
 }
 
-export function timeText(seconds: number): string {
+function timeText(seconds: number): string {
   if (seconds < 60) return `${seconds} s`
   const minutes = Math.floor(seconds / 60)
   if (minutes < 60) return `${minutes} min ${seconds % 60} s`
