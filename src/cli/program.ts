@@ -6,6 +6,7 @@ import { addDiskCommands } from './disk/commands.js'
 import { addKmsCommands } from './kms/commands.js'
 import { output } from './output.js'
 import { addProviderCommands } from './provider/commands.js'
+import { addRekeyCommand } from './rekey.js'
 
 /** Done; failed, or a check did not hold; the call itself, or a file it names, is wrong. */
 const exitStatus = { done: 0, failed: 1, wrongCall: 2 } as const
@@ -47,6 +48,7 @@ Begin with:
   addKmsCommands(program)
   addProviderCommands(program)
   addDiskCommands(program)
+  addRekeyCommand(program)
   return program
 }
 

@@ -148,12 +148,14 @@ export class ProviderRekey {
 
   /** Never rejects for the VM; the key is on record before it is used, so that a second try takes the same. */
   async #recrypt(rekey: RekeyRecord, entry: RekeyVmRecord, signal: AbortSignal): Promise<RekeyVmRecord> {
-    const { store, tasks } = this.#services
+    const { store, tasks, connections } = this.#services
     let current = entry
     try {
       const vm = await store.virtualMachines.findById(entry.vmId)
       const parts = vm && partsUnder(vm, rekey.providerId)
       if (vm && parts) {
+        // No key is made for a VM that nobody can work on now.
+        connections.place(vm.clusterId, vm.datastore, { preferred: vm.hostId })
         const purpose = { name: vm.name, identifier: vm.id }
         const key = entry.key ?? (await makeKey(this.#services, rekey.newProviderId, purpose))
         current = { ...entry, key }

@@ -1,14 +1,13 @@
 /** `vmseal provider doctor`: the way from a client to a key, hop by hop. */
-import { existsSync } from 'node:fs'
-import { join, resolve } from 'node:path'
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { diagnoseUnregistered } from '../../vcenter/key-provider/doctor.js'
 import type { ServerDiagnosis } from '../../vcenter/key-provider/doctor.js'
-import { VCenter } from '../../vcenter/vcenter.js'
 import { address, readText } from '../arguments.js'
 import type { Address } from '../arguments.js'
 import { mark, output } from '../output.js'
+import { withVCenter } from '../vcenter-directory.js'
 
 interface DoctorOptions {
   readonly server?: Address
@@ -68,17 +67,7 @@ async function ofProvider(
   { vcenter: directory, server }: DoctorOptions,
 ): Promise<ServerDiagnosis[]> {
   if (directory === undefined) throw wrongCall(`--vcenter says whose provider ${id} is`)
-  // VCenter.open would make a new one.
-  if (!existsSync(join(directory, 'vcenter.db')))
-    throw new VmsealError('VMSEAL_NOT_FOUND', `${resolve(directory)} is not the directory of a vCenter`, {
-      details: { subject: resolve(directory) },
-    })
-  const vcenter = await VCenter.open({ directory })
-  try {
-    return await vcenter.keyProviders.doctor(id, server)
-  } finally {
-    await vcenter.close()
-  }
+  return withVCenter(directory, (vcenter) => vcenter.keyProviders.doctor(id, server))
 }
 
 function wrongCall(message: string): VmsealError {
