@@ -337,6 +337,12 @@ export const errorCodes = {
     action: 'Encrypt VM home before or with its disks; decrypt disks before or with VM home.',
     vsphere: 'InvalidVmConfig (msg.hostd.configSpec.enc.mismatch)',
   },
+  VMSEAL_SNAPSHOTS_EXIST: {
+    summary: 'The VM has snapshots, which the change would leave behind in the old form.',
+    fault: 'caller',
+    action: 'Remove the snapshots of the VM first. A shallow recrypt is possible with them.',
+    vsphere: 'InvalidVmConfig (msg.hostd.configSpec.enc.snapshots)',
+  },
   VMSEAL_ROLLBACK_DETECTED: {
     summary:
       'The files of a VM or disk are older than what vCenter has seen: they are from before a deep recrypt.',

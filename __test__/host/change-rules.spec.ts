@@ -17,6 +17,7 @@ const deepRecrypt: CryptoSpec = { type: 'deepRecrypt', newKey: key }
 function states(homeSealed: boolean, ...sealed: boolean[]): CryptoStates {
   return {
     homeSealed,
+    snapshots: 0,
     disks: sealed.map((state, index) => ({ diskId: `d${index}`, sealed: state, label: `disk ${index}` })),
   }
 }
@@ -39,6 +40,17 @@ test('every change in every state, of VM home and of a disk: what the table says
         checkChange(states(true, sealed), { disks: [{ diskId: 'd0', crypto: specOf(type) }] })
       if (fits) t.notThrows(disk, type)
       else t.throws(disk, { code: 'VMSEAL_DISK_STATE' }, type)
+    }
+})
+
+test('D4: with snapshots, or where nobody knows of them, only a shallow recrypt goes; disks may be added', (t) => {
+  for (const snapshots of [1, 5, 'unknown'] as const)
+    for (const type of everyChange) {
+      const before = { ...states(true, type !== 'encrypt'), snapshots }
+      const change = () => checkChange(before, { disks: [{ diskId: 'd0', crypto: specOf(type) }] })
+      if (type === 'shallowRecrypt') t.notThrows(change)
+      else t.throws(change, { code: 'VMSEAL_SNAPSHOTS_EXIST' }, type)
+      t.notThrows(() => checkChange(before, { addDisks: [{ diskId: 'new', capacityBytes: 512, key }] }))
     }
 })
 

@@ -264,6 +264,30 @@ test('refused before anything changes: plain parts, a VM that is on, missing key
   await refused({ home: encryptWith(next), disks: disks(shallow) }, 'VMSEAL_INVALID_ARGUMENT')
 })
 
+test('C4: with snapshots: decryption and deep recrypt refused before anything changes, shallow recrypt goes', async (t) => {
+  const { lab, next, vm, folder } = await sealedVm(t)
+  const vmsd = join(folder, 'db01.vmsd')
+  const text = await readFile(vmsd, 'utf8')
+  for (const [content, told] of [
+    [`${text}snapshot.numSnapshots = "2"\n`, 2],
+    ['this is no .vmsd', undefined],
+    [`${text}snapshot.numSnapshots = "-1"\n`, undefined],
+  ] as const) {
+    await writeFile(vmsd, content)
+    const before = await folderOf(lab)
+    t.is((await lab.host.readVirtualMachine(vm.reference)).snapshots, told)
+    for (const crypto of [decrypt, recryptTo('deepRecrypt', next)])
+      await t.throwsAsync(lab.host.reconfigureVirtualMachine(vm.reference, wholeVm(vm, crypto)), {
+        code: 'VMSEAL_SNAPSHOTS_EXIST',
+      })
+    t.deepEqual(await folderOf(lab), before)
+  }
+  await lab.host.reconfigureVirtualMachine(vm.reference, wholeVm(vm, recryptTo('shallowRecrypt', next)))
+  t.deepEqual(await guestDigests(lab.host, vm), [...vm.digests])
+  await writeFile(vmsd, text)
+  await lab.host.reconfigureVirtualMachine(vm.reference, wholeVm(vm, decrypt))
+})
+
 test('a deep recrypt without room is refused, and a cancelled recrypt leaves what is done', async (t) => {
   const lab = await makeLab(t, { freeBytes: async () => 1000 })
   const [old, next] = [makeKek('old-kek'), makeKek('new-kek')]

@@ -160,7 +160,7 @@ test('D6: to another provider; with the old KMS gone and the hosts restarted it 
   await vm.powerOff()
 })
 
-test('C4: refused by name before a key is made: nothing encrypted, plain disk, no disk, no provider, bad options', async (t) => {
+test('D5: refused by name before a key is made: nothing encrypted, plain disk, no disk, no provider, bad options', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const { vm } = await encryptedVm(site)
   await vm.applyPolicy({ disks: { 'scsi0:1': plain } }).done
@@ -265,4 +265,41 @@ test('D3: an interrupted recrypt whose new key is lost: both keys count, the old
   t.true(new Set(ids).size === 1 && ![key.keyId, half.homeKey!.keyId].includes(ids[0]!))
   t.true(await sameContents())
   await vm.powerOff()
+})
+
+test('B9, C4 and D4: on, with snapshots, or encrypted already: refused, and no key is made; shallow goes with snapshots', async (t) => {
+  const site = await openSite(t, { hosts: ['esx-1'] })
+  const { vm, key } = await encryptedVm(site)
+  const image = await site.image('c')
+  const plainVm = await site.vcenter.virtualMachines.import({
+    name: 'plain', cluster: site.cluster, datastore: 'ds1', disks: [image.file],
+  }) // prettier-ignore
+  const changes = [
+    () => plainVm.applyPolicy({ home: encryption, disks: encryption }).done,
+    () => vm.applyPolicy({ home: plain, disks: plain }).done,
+    () => vm.recrypt({ depth: 'deep' }).done,
+  ]
+  site.seen('Create')
+  for (const one of [vm, plainVm]) await one.powerOn()
+  for (const change of changes) await t.throwsAsync(change(), { code: 'VMSEAL_INVALID_POWER_STATE' })
+  for (const one of [vm, plainVm]) await one.powerOff()
+
+  const before: string[] = []
+  for (const name of ['db01', 'plain']) {
+    const vmsd = path.join(site.datastore, name, `${name}.vmsd`)
+    before.push(await readFile(vmsd, 'utf8'))
+    await writeFile(vmsd, `${before.at(-1)}snapshot.numSnapshots = "1"\n`)
+  }
+  const untouched = await fingerprints(site.datastore)
+  for (const change of changes) await t.throwsAsync(change(), { code: 'VMSEAL_SNAPSHOTS_EXIST' })
+  t.deepEqual(await fingerprints(site.datastore), untouched)
+  t.is(site.seen('Create'), 0)
+  await vm.recrypt({ depth: 'shallow' }).done
+  t.false((await keyIds(vm)).includes(key.keyId))
+
+  // Encrypted already, which is what the policy asks for: nothing is done, and no key is made.
+  site.seen('Create')
+  const ids = await keyIds(vm)
+  await vm.applyPolicy({ home: encryption, disks: encryption }).done
+  t.deepEqual([await keyIds(vm), site.seen('Create')], [ids, 0])
 })

@@ -9,18 +9,22 @@ interface CryptoTransition {
   readonly to: CryptoState
   /** The VM may be on meanwhile: no byte of data changes. */
   readonly whilePoweredOn: boolean
+  /** The VM may have snapshots: no file gets another DEK. */
+  readonly withSnapshots: boolean
 }
 
 /** What each change needs and leaves, of VM home and of a disk alike. */
 export const cryptoTransitions: Readonly<Record<CryptoSpec['type'], CryptoTransition>> = {
-  encrypt: { from: 'plain', to: 'encrypted', whilePoweredOn: false },
-  decrypt: { from: 'encrypted', to: 'plain', whilePoweredOn: false },
-  shallowRecrypt: { from: 'encrypted', to: 'encrypted', whilePoweredOn: true },
-  deepRecrypt: { from: 'encrypted', to: 'encrypted', whilePoweredOn: false },
+  encrypt: { from: 'plain', to: 'encrypted', whilePoweredOn: false, withSnapshots: false },
+  decrypt: { from: 'encrypted', to: 'plain', whilePoweredOn: false, withSnapshots: false },
+  shallowRecrypt: { from: 'encrypted', to: 'encrypted', whilePoweredOn: true, withSnapshots: true },
+  deepRecrypt: { from: 'encrypted', to: 'encrypted', whilePoweredOn: false, withSnapshots: false },
 }
 
 export interface CryptoStates {
   readonly homeSealed: boolean
+  /** `unknown`: the .vmsd cannot be read. */
+  readonly snapshots: number | 'unknown'
   readonly disks: readonly { readonly diskId: string; readonly sealed: boolean; readonly label: string }[]
 }
 
@@ -43,6 +47,7 @@ export function asksForKeys(spec: ReconfigureSpec): boolean {
 /** Refuses a change that does not fit the states before it, or leaves states that do not go together. */
 export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
   refuseMixture(spec)
+  refuseSnapshots(before, spec)
   const homeAfter = checkHome(before, spec)
   const changes = new Map(spec.disks?.map(({ diskId, crypto }) => [diskId, crypto.type]))
   for (const diskId of changes.keys())
@@ -71,6 +76,16 @@ function refuseMixture(spec: ReconfigureSpec): void {
       'VMSEAL_INVALID_ARGUMENT',
       'a shallow recrypt and other changes are two requests: make one after the other',
     )
+}
+
+function refuseSnapshots({ snapshots }: CryptoStates, spec: ReconfigureSpec): void {
+  if (snapshots === 0 || changesOf(spec).every(({ type }) => cryptoTransitions[type].withSnapshots)) return
+  throw new VmsealError(
+    'VMSEAL_SNAPSHOTS_EXIST',
+    snapshots === 'unknown'
+      ? 'the .vmsd of the VM cannot be read, so it may have snapshots'
+      : `the VM has ${snapshots} snapshots`,
+  )
 }
 
 /** The state of VM home after the change. */

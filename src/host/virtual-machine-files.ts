@@ -130,14 +130,25 @@ export class VirtualMachineFiles {
   /** Undefined if there is no .vmx file. */
   async readVmx(): Promise<VmxDocument | undefined> {
     if ((await this.list()).length === 0) return undefined
+    return this.#readDocument(this.vmx)
+  }
+
+  /** The snapshots that the .vmsd counts, none if there is no .vmsd; `unknown`: it cannot be read. */
+  async snapshotCount(): Promise<number | 'unknown'> {
     try {
-      const bytes = await readSmallFile(
-        this.path(this.vmx),
-        vmxByteLimit,
-        this.label(this.vmx),
-        'VMSEAL_VMX_INVALID',
-      )
-      return VmxDocument.parse(bytes, this.label(this.vmx))
+      const text = (await this.#readDocument(this.vmsd))?.get('snapshot.numSnapshots') ?? '0'
+      return /^\d{1,6}$/.test(text) ? Number(text) : 'unknown'
+    } catch (error) {
+      if (error instanceof VmsealError) return 'unknown'
+      throw error
+    }
+  }
+
+  /** Undefined if there is no such file. */
+  async #readDocument(name: string): Promise<VmxDocument | undefined> {
+    try {
+      const bytes = await readSmallFile(this.path(name), vmxByteLimit, this.label(name), 'VMSEAL_VMX_INVALID')
+      return VmxDocument.parse(bytes, this.label(name))
     } catch (error) {
       if (error instanceof VmsealError && error.code === 'VMSEAL_NOT_FOUND') return undefined
       throw error

@@ -15,6 +15,8 @@ export interface VirtualMachine {
   readonly disks: readonly DiskState[]
   /** The KEKs of VM home, any of which opens it; empty: VM home is plain. */
   readonly homeKeys: readonly CryptoKeyId[]
+  /** What the .vmsd counts; `unknown`: it cannot be read. */
+  readonly snapshots: number | 'unknown'
 }
 
 /** Rejects with VMSEAL_NOT_FOUND if there is no .vmx. */
@@ -26,7 +28,7 @@ export async function readVirtualMachine(files: VirtualMachineFiles): Promise<Vi
   for (const entry of description.disks) disks.push(await readDiskState(entry, files))
   requireNotRolledBack(description, files)
   const homeKeys = description.wrap ? keysOfWrap(description.wrap, files) : []
-  return { document, description, disks, homeKeys }
+  return { document, description, disks, homeKeys, snapshots: await files.snapshotCount() }
 }
 
 /**
@@ -73,6 +75,7 @@ export function openHomeOf(
 export function cryptoStatesOf(vm: VirtualMachine, files: VirtualMachineFiles): CryptoStates {
   return {
     homeSealed: vm.homeKeys.length > 0,
+    snapshots: vm.snapshots,
     disks: vm.disks.map(({ diskId, file, keys }) => ({
       diskId,
       sealed: keys.length > 0,
@@ -100,6 +103,7 @@ export function toConfig(
     cryptoState: missingHomeKeys(vm, keys).length > 0 ? 'locked' : 'unlocked',
     missingKeys: missingKeysOf(vm, keys),
     powerState,
+    ...(typeof vm.snapshots === 'number' && vm.snapshots > 0 && { snapshots: vm.snapshots }),
   }
 }
 

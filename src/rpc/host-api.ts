@@ -137,6 +137,8 @@ export interface VmConfig extends VmReference {
   /** KEKs of the parts that cannot be opened on this host; one of each part is enough. */
   readonly missingKeys: readonly CryptoKeyId[]
   readonly powerState: 'poweredOn' | 'poweredOff'
+  /** Snapshots of the VM; absent: none. */
+  readonly snapshots?: number
 }
 
 /** Progress of one piece of a task. */

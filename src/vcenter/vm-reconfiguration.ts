@@ -13,6 +13,7 @@ import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
 import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
 import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
+import { refuseSnapshots } from './vm-snapshots.js'
 
 /** Policy names. Parts that are absent keep theirs. */
 export interface PolicyWish {
@@ -64,6 +65,7 @@ export class VmReconfiguration {
       return this.#services.inventory.absorb(record, config, host, { policies })
     }
     await this.#services.inventory.requireNotRunning(record)
+    refuseSnapshots(config)
     for (const id of disksThat('encrypt', plan))
       requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
 

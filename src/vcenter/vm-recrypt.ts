@@ -11,6 +11,7 @@ import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyName } from './task-keys.js'
 import { requireSectors } from './vm-creation.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
+import { refuseSnapshots } from './vm-snapshots.js'
 
 export interface RecryptOptions {
   /**
@@ -62,7 +63,10 @@ export class VmRecrypt {
     })
     const { record, config } = await inventory.read(vm, host)
     const parts = partsOf(config, options)
-    if (options.depth === 'deep') await inventory.requireNotRunning(record)
+    if (options.depth === 'deep') {
+      await inventory.requireNotRunning(record)
+      refuseSnapshots(config)
+    }
 
     const named = new Map(options.key === undefined ? [] : parts.map(({ id }) => [id, options.key!]))
     const choice = { named, providerId: options.keyProvider }
