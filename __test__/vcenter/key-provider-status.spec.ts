@@ -29,7 +29,7 @@ function openAt(
     connections,
     directory: `${file}-credentials`,
     events: log,
-    inventory: new VmInventory(store, connections, log),
+    inventory: new VmInventory({ store, connections, events: log, clock }),
     timing: { connectTimeoutMs: 2000, requestTimeoutMs: 2000 },
   })
   const close = async (): Promise<void> => {

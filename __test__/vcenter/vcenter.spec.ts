@@ -159,7 +159,7 @@ test('register: a VM comes back with its keys under the same provider id, and is
   const registered = await vcenter.virtualMachines.register(spec)
   t.is(registered.id, vm.id)
   t.like(await registered.info(), { cryptoState: 'locked', missingKeys: [homeKey], policy: encryption })
-  await t.throwsAsync(registered.unlock(), { code: 'VMSEAL_KEY_PROVIDER_UNREACHABLE', message: /'kms-1'/ })
+  await t.throwsAsync(registered.unlock(), { code: 'VMSEAL_INVALID_STATE', message: /'kms-1'/ })
   await t.throwsAsync(registered.powerOn(), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
 
   await vcenter.keyProviders.add({ id: 'kms-1', servers: site.kms.endpoint, credentials })

@@ -138,14 +138,11 @@ async function mainJob(named: string | undefined): Promise<void> {
   const gets = kmip.get
   await esx1.restart()
   step('esx-1', 'restarted: its key cache is empty')
-  const refusal = await vm.powerOn({ host: 'esx-1' }).then(
-    () => undefined,
-    (error: unknown) => error,
-  )
+  const locked = await vm.info()
   check(
-    `db01 is locked on esx-1: EncryptionKeyRequired names ${keyId}`,
-    isVmsealError(refusal, 'VMSEAL_ENCRYPTION_KEY_REQUIRED') &&
-      (refusal.details.requiredKeys ?? []).some((key) => key.keyId === keyId),
+    `db01 is locked: key ${keyId} is not in the key cache of esx-1`,
+    locked.cryptoState === 'locked' &&
+      locked.missing.some(({ key, hop }) => key.keyId === keyId && hop === 'hostCache'),
   )
   await vcenter.hosts.reconnect('esx-1')
   step('vCenter', `fetched key ${keyId} again by its id and sealed it to esx-1`)

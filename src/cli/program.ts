@@ -7,6 +7,7 @@ import { addKmsCommands } from './kms/commands.js'
 import { output } from './output.js'
 import { addProviderCommands } from './provider/commands.js'
 import { addRekeyCommand } from './rekey.js'
+import { addVCenterCommands } from './vcenter/commands.js'
 
 /** Done; failed, or a check did not hold; the call itself, or a file it names, is wrong. */
 const exitStatus = { done: 0, failed: 1, wrongCall: 2 } as const
@@ -49,6 +50,7 @@ Begin with:
   addProviderCommands(program)
   addDiskCommands(program)
   addRekeyCommand(program)
+  addVCenterCommands(program)
   return program
 }
 

@@ -34,6 +34,7 @@ export function mayBePoweredOn(spec: ReconfigureSpec): boolean {
   return (
     changes.length > 0 &&
     !spec.addDisks?.length &&
+    !spec.removeDisks?.length &&
     changes.every(({ type }) => cryptoTransitions[type].whilePoweredOn)
   )
 }
@@ -50,7 +51,8 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
   refuseSnapshots(before, spec)
   const homeAfter = checkHome(before, spec)
   const changes = new Map(spec.disks?.map(({ diskId, crypto }) => [diskId, crypto.type]))
-  for (const diskId of changes.keys())
+  const removed = new Set(spec.removeDisks)
+  for (const diskId of [...changes.keys(), ...removed])
     if (!before.disks.some((disk) => disk.diskId === diskId))
       throw new VmsealError('VMSEAL_NOT_FOUND', `the VM has no disk ${diskId}`, {
         details: { subject: diskId },
@@ -61,6 +63,7 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
         details: { subject: diskId },
       })
   for (const disk of before.disks) {
+    if (removed.has(disk.diskId)) continue
     const after = checkDisk(disk, changes.get(disk.diskId))
     if (homeAfter === 'plain' && after === 'encrypted')
       throw mismatch(`the disk ${disk.label} would be encrypted and VM home plain`)

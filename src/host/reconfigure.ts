@@ -53,7 +53,7 @@ export async function reconfigure(
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)
     checkChange(cryptoStatesOf(vm, files), spec)
-    if (!spec.home && !spec.disks?.length && !spec.addDisks?.length) return
+    if (!spec.home && !spec.disks?.length && !spec.addDisks?.length && !spec.removeDisks?.length) return
     requireKeys(context, files, vm, spec)
     const open = openEverything(context, files, vm, spec)
     try {
@@ -191,6 +191,7 @@ class ChangePlan {
   async #convertDisks(spec: ReconfigureSpec): Promise<DiskEntry[]> {
     const entries: DiskEntry[] = []
     for (const disk of this.#vm.disks) {
+      if (spec.removeDisks?.includes(disk.diskId)) continue
       const change = spec.disks?.find(({ diskId }) => diskId === disk.diskId)
       entries.push(change === undefined ? entryOf(disk) : await this.#convertDisk(disk, change))
     }

@@ -68,7 +68,7 @@ export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
 }
 
 export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
-  const { home, disks, addDisks } = record(spec, 'spec')
+  const { home, disks, addDisks, removeDisks } = record(spec, 'spec')
   if (home !== undefined) checkCrypto(home, 'spec.home')
   const ids: string[] = []
   if (disks !== undefined)
@@ -81,7 +81,17 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
       checkSectorSize(sectorSize, writes, `${field}.sectorSize`)
       ids.push(diskId)
     }
-  requireThat(new Set(ids).size === ids.length, 'spec.disks', 'a list that names each disk once')
+  for (const [index, diskId] of removeDisks === undefined
+    ? []
+    : list(removeDisks, 'spec.removeDisks').entries()) {
+    checkUuid(diskId, `spec.removeDisks[${index}]`)
+    ids.push(diskId)
+  }
+  requireThat(
+    new Set(ids).size === ids.length,
+    'spec.disks and spec.removeDisks',
+    'lists that name each disk once',
+  )
   if (addDisks !== undefined) checkNewDisks(addDisks, 'spec.addDisks')
 }
 

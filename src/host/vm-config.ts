@@ -100,7 +100,8 @@ export function toConfig(
     ...(wrap && { homeGeneration: wrap.generation }),
     ...(homeFormerKeys.length > 0 && { homeFormerKeys }),
     disks: vm.disks.map(diskConfigOf),
-    cryptoState: missingHomeKeys(vm, keys).length > 0 ? 'locked' : 'unlocked',
+    // A VM that is on is open, whatever became of its KEK in the cache meanwhile.
+    cryptoState: powerState === 'poweredOff' && missingHomeKeys(vm, keys).length > 0 ? 'locked' : 'unlocked',
     missingKeys: missingKeysOf(vm, keys),
     powerState,
     ...(typeof vm.snapshots === 'number' && vm.snapshots > 0 && { snapshots: vm.snapshots }),

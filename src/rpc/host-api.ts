@@ -104,6 +104,8 @@ export interface ReconfigureSpec {
     readonly sectorSize?: 512 | 4096
   }[]
   readonly addDisks?: readonly NewDisk[]
+  /** Ids of disks that leave the VM; their files stay. Their keys are not needed. */
+  readonly removeDisks?: readonly string[]
 }
 
 export interface DiskConfig {

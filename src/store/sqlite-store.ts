@@ -1,5 +1,5 @@
 /** The store on one SQLite file. */
-import type { HostRecord, StoragePolicyRecord, Store } from './store.js'
+import type { HostRecord, MissingKeyRecord, StoragePolicyRecord, Store } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
@@ -20,6 +20,7 @@ export function openSqliteStore(file: string): Store {
     storagePolicies: storagePolicyTable(database),
     virtualMachines: new SqliteVmTable(database),
     rekeys: rekeyTable(database),
+    missingKeys: missingKeyTable(database),
     tasks: journal.tasks,
     events: journal.events,
     close: async () => database.close(),
@@ -79,6 +80,30 @@ function hostTable(database: SqliteDatabase): Store['hosts'] {
     remove: async (id) => {
       database.run(`DELETE FROM host WHERE id = @id`, { id })
     },
+  }
+}
+
+function missingKeyTable(database: SqliteDatabase): Store['missingKeys'] {
+  return {
+    list: async (vmId) =>
+      database
+        .all<Omit<MissingKeyRecord, 'key'> & { providerId: string; keyId: string }>(
+          `SELECT provider_id AS providerId, key_id AS keyId, hop, code, message, since
+           FROM missing_key WHERE vm_id = @vmId ORDER BY position`,
+          { vmId },
+        )
+        .map(({ providerId, keyId, ...row }) => ({ key: { keyId, providerId }, ...row })),
+
+    replace: async (vmId, records) =>
+      database.transaction(() => {
+        database.run(`DELETE FROM missing_key WHERE vm_id = @vmId`, { vmId })
+        for (const [position, { key, hop, code, message, since }] of records.entries())
+          database.run(
+            `INSERT INTO missing_key (vm_id, position, provider_id, key_id, hop, code, message, since)
+             SELECT id, @position, @providerId, @keyId, @hop, @code, @message, @since FROM vm WHERE id = @vmId`,
+            { vmId, position, ...keyParameters(key), hop, code, message, since },
+          )
+      }),
   }
 }
 

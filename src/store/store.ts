@@ -14,6 +14,7 @@ export interface Store {
   readonly storagePolicies: StoragePolicyTable
   readonly virtualMachines: VmTable
   readonly rekeys: RekeyTable
+  readonly missingKeys: MissingKeyTable
   readonly tasks: TaskTable
   readonly events: EventTable
   close(): Promise<void>
@@ -158,6 +159,28 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
+/** Where the way of a key from its KMS to a host ends. */
+export type KeyHop =
+  /** Not in the key cache of the host, and not asked for yet. */
+  | 'hostCache'
+  | 'hostNotSafe'
+  | 'hostRefused'
+  | 'providerNotRegistered'
+  | 'kmsUnreachable'
+  | 'kmsRefused'
+  | 'keyMissing'
+  | 'keyNotActive'
+
+/** A key that a VM lacks on its host. */
+export interface MissingKeyRecord {
+  readonly key: CryptoKeyId
+  readonly hop: KeyHop
+  readonly code: ErrorCode | null
+  readonly message: string
+  /** Since when the hop is this one. */
+  readonly since: string
+}
+
 export type TaskState = 'queued' | 'running' | 'success' | 'error' | 'cancelled'
 
 export interface TaskRecord {
@@ -268,6 +291,12 @@ export interface RekeyTable {
   listVms(rekeyId: string): Promise<RekeyVmRecord[]>
   saveVm(rekeyId: string, record: RekeyVmRecord): Promise<void>
   end(rekeyId: string): Promise<void>
+}
+
+export interface MissingKeyTable {
+  list(vmId: string): Promise<MissingKeyRecord[]>
+  /** All of a VM at once. Nothing happens for a VM that is not in the inventory any more. */
+  replace(vmId: string, records: readonly MissingKeyRecord[]): Promise<void>
 }
 
 export interface TaskTable {

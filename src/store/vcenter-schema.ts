@@ -111,4 +111,11 @@ export const vcenterMigrations: Migrations = [
     PRIMARY KEY (rekey_id, vm_id), CHECK ((provider_id IS NULL) = (key_id IS NULL))
   ) STRICT
   `,
+  `
+  CREATE TABLE missing_key (
+    vm_id TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE, position INTEGER NOT NULL,
+    provider_id TEXT NOT NULL, key_id TEXT NOT NULL, hop TEXT NOT NULL, code TEXT, message TEXT NOT NULL,
+    since TEXT NOT NULL, PRIMARY KEY (vm_id, position)
+  ) STRICT
+  `,
 ]

@@ -1,6 +1,7 @@
 /** What happened, on record: each event is durable before anyone is told. Details hold ids and names only. */
 import type { CryptoKeyId, ErrorCode } from '../errors.js'
 import type { EventTable } from '../store/store.js'
+import type { MissingKey } from './missing-keys.js'
 
 /** Details by event id. Ids of vSphere where it has one, `vmseal.` where it has none. */
 export interface VCenterEventDetails {
@@ -47,9 +48,9 @@ export interface VCenterEventDetails {
     readonly rewrapped: readonly string[]
     readonly failed: readonly string[]
   }
-  'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost': VmKeys
-  'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS': VmKeys
-  'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError': VmKeys
+  'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost': LockedVm
+  'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS': LockedVm
+  'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError': LockedVm
   'com.vmware.vc.vm.Crypto.VMUnlocked': VmKeys
   'com.vmware.vc.vm.crypto.RekeyFail': VmKeys & { readonly error: ErrorCode }
   /** A warning: a VM was registered whose files are from before a deep recrypt that this vCenter saw. */
@@ -92,6 +93,11 @@ interface VmGenerations {
   readonly host: string
   /** The generations found, by `home` and device node. */
   readonly generations: Readonly<Record<string, number>>
+}
+
+interface LockedVm extends VmKeys {
+  /** For each key: where its way to the host ends, since when, and what to do. */
+  readonly reasons: readonly MissingKey[]
 }
 
 export type VCenterEventId = keyof VCenterEventDetails

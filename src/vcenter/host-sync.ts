@@ -1,10 +1,12 @@
 /** Brings a host up to date after it joined, restarted or came back: the same keys by id, never a new one. */
-import { isVmsealError, type CryptoKeyId, type VmsealError } from '../errors.js'
+import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
 import type { HostCryptoState } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import type { HostConnection } from './host-connections.js'
 import { sameKey, withoutKeys } from './key-distribution.js'
+import type { KeyFailure } from './missing-keys.js'
 import type { Services } from './services.js'
+import { keysOf } from './vm-record.js'
 
 export interface HostSync {
   /** Name of the host. */
@@ -23,19 +25,18 @@ export interface HostSync {
   readonly locked: readonly string[]
 }
 
-export interface KeyFailure {
-  readonly key: CryptoKeyId
-  readonly error: VmsealError
-}
-
 const filesReadAtOnce = 8
 
 /** `joins`: the host is added, by somebody who may switch it to safe. */
-export async function synchroniseHost(
+export function synchroniseHost(
   services: Services,
   host: HostConnection,
   { joins = false } = {},
 ): Promise<HostSync> {
+  return services.restoration.inTurn(host, () => synchronise(services, host, joins))
+}
+
+async function synchronise(services: Services, host: HostConnection, joins: boolean): Promise<HostSync> {
   const { store } = services
   const { name, bootId, datastores, cryptoState } = await host.identify()
   const before = (await store.hosts.list()).find((record) => record.id === host.hostId)
@@ -43,19 +44,22 @@ export async function synchroniseHost(
   const found = await readAll(services, await store.virtualMachines.listByHost(host.hostId), host)
 
   const keys = await store.virtualMachines.keysOfCluster(host.clusterId)
-  const wanted = (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
+  const encrypted = found.some((record) => keysOf(record).length > 0)
+  const wanted = encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
   const unsafe = await bringToSafe(services, host, wanted || cryptoState === 'safe')
   const present = await host.call((api) => api.listKeys())
   const missing = withoutKeys(keys, present)
   // A host that nobody switched to safe gets no keys, and misses none until a task needs it.
+  const safe = host.identity.cryptoState === 'safe'
   const { pushed, failed } = unsafe
     ? { pushed: [], failed: missing.map((key) => ({ key, error: unsafe })) }
-    : await services.distribution.pushMany(host.identity.cryptoState === 'safe' ? missing : [], host)
+    : await services.distribution.pushMany(safe ? missing : [], host)
 
-  const wereLocked = found.filter((record) => record.cryptoState === 'locked')
-  const after = await readAll(services, wereLocked, host)
+  const lacked = found.filter((record) => record.cryptoState === 'locked' || missesKeys(record, missing))
+  const after = await readAll(services, lacked, host, safe ? failed : [...failed, ...notSafe(host, missing)])
   const locked = after.filter((record) => record.cryptoState === 'locked')
-  for (const record of locked) await tellWhyLocked(services, record, failed, host)
+  const wereLocked = new Set(found.filter(({ cryptoState: state }) => state === 'locked').map(({ id }) => id))
+  const stillLocked = new Set(locked.map(({ id }) => id))
   if (before) await store.hosts.save({ ...before, name, bootId, datastores })
   return {
     host: host.name,
@@ -63,7 +67,7 @@ export async function synchroniseHost(
     restarted: before !== undefined && before.bootId !== bootId,
     pushed,
     failed,
-    unlocked: after.filter((record) => record.cryptoState === 'unlocked').map((record) => record.name),
+    unlocked: after.filter(({ id }) => wereLocked.has(id) && !stillLocked.has(id)).map(({ name }) => name),
     locked: locked.map((record) => record.name),
   }
 }
@@ -73,6 +77,7 @@ async function readAll(
   services: Services,
   records: readonly VmRecord[],
   host: HostConnection,
+  failures: readonly KeyFailure[] = [],
 ): Promise<VmRecord[]> {
   const result: VmRecord[] = []
   for (let start = 0; start < records.length; start += filesReadAtOnce)
@@ -80,7 +85,7 @@ async function readAll(
       ...(await Promise.all(
         records.slice(start, start + filesReadAtOnce).map(async (record) => {
           try {
-            return (await services.inventory.read(record, host)).record
+            return (await services.inventory.read(record, host, failures)).record
           } catch (error) {
             if (!isVmsealError(error) || !host.reachable) throw error
             return record
@@ -92,7 +97,8 @@ async function readAll(
 }
 
 /**
- * A host that was safe is safe again, with the same host key; one that joins is switched to safe if its cluster has keys.
+ * A host that was safe, or that has encrypted VMs of its own, is safe again, with the same host key; one that joins is
+ * switched to safe if its cluster has keys.
  * Returns why it could not be.
  */
 async function bringToSafe(
@@ -109,19 +115,11 @@ async function bringToSafe(
   }
 }
 
-async function tellWhyLocked(
-  services: Services,
-  record: VmRecord,
-  failed: readonly KeyFailure[],
-  host: HostConnection,
-): Promise<void> {
-  const cause = failed.find(({ key }) => sameKey(key, record.homeKey))
-  if (!cause) return
-  const missing = cause.error.code === 'VMSEAL_KEY_MISSING_IN_KMS'
-  await services.events.append(
-    missing
-      ? 'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnKMS'
-      : 'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError',
-    { vm: record.name, host: host.name, keys: [cause.key] },
-  )
+function missesKeys(record: VmRecord, missing: readonly CryptoKeyId[]): boolean {
+  return keysOf(record).some((key) => missing.some((other) => sameKey(key, other)))
+}
+
+function notSafe(host: HostConnection, missing: readonly CryptoKeyId[]): KeyFailure[] {
+  const message = `host ${host.name} takes no keys: its encryption mode is ${host.identity.cryptoState}`
+  return missing.map((key) => ({ key, error: new VmsealError('VMSEAL_INVALID_STATE', message) }))
 }

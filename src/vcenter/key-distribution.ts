@@ -6,6 +6,7 @@ import type { EventLog } from './events.js'
 import type { HostConnection } from './host-connections.js'
 import type { HostEncryption } from './host-encryption.js'
 import type { KeyProviders } from './key-providers.js'
+import type { KeyFailure } from './missing-keys.js'
 import type { KeySealing } from './key-sealing.js'
 import type { TaskStep } from './task.js'
 
@@ -55,6 +56,22 @@ export class KeyDistribution {
           : this.#failed(key, host, state?.status === 'rejected' ? state.reason : undefined, step)
       }),
     )
+  }
+
+  /** As `push`, and why `host`, one of `hosts`, did not get the key. Never rejects for it. */
+  async tryPush(
+    key: CryptoKeyId,
+    host: HostConnection,
+    hosts: readonly HostConnection[],
+    step: Reporter = ignore,
+  ): Promise<KeyFailure[]> {
+    try {
+      const error = (await this.push(key, hosts, step)).find((push) => push.host === host)?.error
+      return error ? [{ key, error }] : []
+    } catch (error) {
+      if (isVmsealError(error)) return [{ key, error }]
+      throw error
+    }
   }
 
   /** Makes sure that one host has all of `keys`. VMSEAL_ENCRYPTION_KEY_REQUIRED or the reason why not. */

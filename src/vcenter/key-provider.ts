@@ -47,6 +47,8 @@ export interface KeyProviderOptions {
   readonly timing?: Partial<KeyProviderTiming>
   readonly clock?: () => Date
   /** No server can be used. */
+  /** A server that did not answer does again. */
+  readonly onReturn?: () => void
   readonly onUnreachable?: (message: string) => Promise<void>
   /** A server is not the one that is trusted. */
   readonly onDistrust?: (server: string, message: string) => Promise<void>
@@ -87,6 +89,7 @@ export class KeyProvider {
             ...(options.credential ? { credential: options.credential } : {}),
           },
           timing,
+          onReturn: options.onReturn,
           onDistrust: (server, error) => this.#alarm(options.onDistrust?.(server.name, error.message)),
         }),
     )

@@ -42,6 +42,8 @@ export interface KeyProvidersOptions {
   readonly connections: HostConnections
   readonly inventory: VmInventory
   readonly timing?: Partial<KeyProviderTiming>
+  /** Keys that could not be had may be had now: a provider was added or changed, or a server answers again. */
+  readonly onReturn?: () => void
 }
 
 /** Of the certificates: soon after the start, also of a process that is never up for long, and then now and again. */
@@ -61,23 +63,32 @@ export class KeyProviders {
   readonly #files: CredentialFiles
   readonly #open: OpenProviders
   readonly #turns = new Turns()
+  readonly #onReturn: () => void
   readonly #timers: readonly NodeJS.Timeout[]
   #checking: Promise<void> = Promise.resolve()
 
   /** @internal */
   constructor(options: KeyProvidersOptions) {
-    const { store, events, clock, connections, inventory } = options
+    const { store, events, clock, connections, inventory, onReturn = () => {} } = options
+    this.#onReturn = onReturn
     this.#store = store
     this.#events = events
     this.#clock = clock
     this.#timing = { ...defaultTiming, ...options.timing }
     this.#files = new CredentialFiles(options.directory)
-    this.#open = new OpenProviders({ store, events, clock, files: this.#files, timing: this.#timing })
+    this.#open = new OpenProviders({
+      store,
+      events,
+      clock,
+      files: this.#files,
+      timing: this.#timing,
+      onReturn,
+    })
     const registration = {
       record: (id: string) => this.#registered(id),
       inTurn: <Result>(id: string, change: () => Promise<Result>) => this.#turns.take(id, change),
       replace: (record: KeyProviderRecord) => this.#replace(record),
-      reopen: (id: string) => this.#open.forget(id),
+      reopen: (id: string) => this.#reopen(id),
     }
     this.clientCertificates = new ClientCertificates(registration, store.keyProviderTrust, this.#files, clock)
     this.serverTrust = new ServerTrust(registration, store.keyProviderTrust, clock)
@@ -115,6 +126,7 @@ export class KeyProviders {
       await this.#files.remove(file)
       throw error
     }
+    this.#onReturn()
     return this.get(id)
   }
 
@@ -187,7 +199,7 @@ export class KeyProviders {
         },
       )
       if (before) await this.#files.remove(before.passwordFile)
-      await this.#open.forget(id)
+      await this.#reopen(id)
     })
   }
 
@@ -304,7 +316,13 @@ export class KeyProviders {
 
   async #replace(record: KeyProviderRecord): Promise<void> {
     await this.#store.keyProviders.update(record)
-    await this.#open.forget(record.id)
+    await this.#reopen(record.id)
+  }
+
+  /** By its registration as it is now. */
+  async #reopen(id: string): Promise<void> {
+    await this.#open.forget(id)
+    this.#onReturn()
   }
 
   /** Nobody waits for it, so there is nobody to tell of what it cannot do. */

@@ -4,6 +4,7 @@ import type { EventLog } from './events.js'
 import type { HostConnections } from './host-connections.js'
 import type { HostEncryption } from './host-encryption.js'
 import type { KeyDistribution } from './key-distribution.js'
+import type { KeyRestoration } from './key-restoration.js'
 import type { KeyProviders } from './key-providers.js'
 import type { StoragePolicies } from './storage-policies.js'
 import type { Tasks } from './tasks.js'
@@ -19,5 +20,6 @@ export interface Services {
   readonly connections: HostConnections
   readonly distribution: KeyDistribution
   readonly hostEncryption: HostEncryption
+  readonly restoration: KeyRestoration
   readonly inventory: VmInventory
 }

@@ -8,13 +8,16 @@ import { openSqliteStore } from '../store/sqlite-store.js'
 import type { Store } from '../store/store.js'
 import { Clusters } from './clusters.js'
 import { EventLog, type VCenterEvent } from './events.js'
-import { HostConnections } from './host-connections.js'
+import { HostConnections, type HostConnection } from './host-connections.js'
 import { HostEncryption } from './host-encryption.js'
+import { synchroniseHost } from './host-sync.js'
 import { Hosts } from './hosts.js'
 import { KeyDistribution } from './key-distribution.js'
 import { KeyProviders } from './key-providers.js'
+import { KeyRestoration } from './key-restoration.js'
 import { KeySealing } from './key-sealing.js'
 import { ProviderRekey, type RekeyOptions, type RekeyResult } from './provider-rekey.js'
+import { rebuildInventory, type RebuildOptions, type RebuildReport } from './rebuild.js'
 import type { Services } from './services.js'
 import { tellListeners } from './listeners.js'
 import { StoragePolicies } from './storage-policies.js'
@@ -50,6 +53,8 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   readonly events: Pick<EventLog, 'list'>
   readonly #store: Store
   readonly #rekey: ProviderRekey
+  readonly #services: Services
+  readonly #restoration: KeyRestoration
   readonly #lock: DirectoryLock
   #closed: Promise<void> | undefined
 
@@ -86,7 +91,8 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     this.#lock = lock
     this.events = events
     const connections = new HostConnections()
-    const inventory = new VmInventory(store, connections, events)
+    const expect = (host: HostConnection): void => restoration.expect(host)
+    const inventory = new VmInventory({ store, connections, events, clock, onRestarted: expect })
     this.keyProviders = new KeyProviders({
       store,
       events,
@@ -94,6 +100,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       connections,
       inventory,
       directory: path.join(directory, 'credentials'),
+      onReturn: () => restoration.hurry(),
     })
     this.storagePolicies = new StoragePolicies(store.storagePolicies)
     this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
@@ -105,6 +112,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       sealing,
       authorize: everybodyMay,
     })
+    const restoration = new KeyRestoration((host) => synchroniseHost(services, host))
     const services: Services = {
       store,
       clock,
@@ -118,11 +126,15 @@ export class VCenter extends EventEmitter<VCenterEvents> {
         events,
         sealing,
         encryption: hostEncryption,
+        onFailed: expect,
       }),
       hostEncryption,
+      restoration,
       inventory,
     }
     this.#rekey = new ProviderRekey(services)
+    this.#restoration = restoration
+    this.#services = services
     this.hosts = new Hosts(services)
     this.clusters = new Clusters(services, this.hosts)
     this.virtualMachines = new VirtualMachines(services, this.clusters)
@@ -147,6 +159,15 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     })
   }
 
+  /**
+   * Registers every VM on the datastores of a cluster that is not in the inventory, from its files alone: for a vCenter
+   * whose database is lost. The report tells of each VM; one that fails does not hold up the others.
+   */
+  async rebuild(options: RebuildOptions): Promise<RebuildReport> {
+    const { id } = await this.clusters.get(options.cluster)
+    return rebuildInventory(this.#services, this.virtualMachines, id, options)
+  }
+
   /** Cancels running tasks, waits for their end, and closes. Hosts go on. Idempotent. */
   close(): Promise<void> {
     this.#closed ??= this.#close()
@@ -156,6 +177,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   async #close(): Promise<void> {
     try {
       await this.tasks.stop()
+      await this.#restoration.close()
       await this.keyProviders.close()
     } finally {
       await this.#store.close()

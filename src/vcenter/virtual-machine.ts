@@ -1,15 +1,15 @@
 /** One VM, as a caller works with it. */
-import { isVmsealError } from '../errors.js'
+import type { HostApi } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
-import { requirePushed } from './key-distribution.js'
 import type { Services } from './services.js'
 import type { Task, TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
 import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
+import { VmUnlocking } from './vm-unlocking.js'
 import { VmReconfiguration, type ApplyPolicyOptions, type PolicyWish } from './vm-reconfiguration.js'
 
 export interface AddDiskSpec {
@@ -51,7 +51,7 @@ export class VirtualMachine {
    * stays untouched, and if nothing changes no key is made.
    */
   applyPolicy(wish: PolicyWish, options: ApplyPolicyOptions = {}): Task<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.applyPolicy', options.signal, (vm, context) =>
+    return this.#start('VirtualMachine.applyPolicy', options, (vm, context) =>
       new VmReconfiguration(this.#services).applyPolicy(vm, wish, options, context),
     )
   }
@@ -65,36 +65,30 @@ export class VirtualMachine {
    * VMSEAL_NO_SPACE (deep), VMSEAL_ENCRYPTION_KEY_REQUIRED (an old key cannot be had): then no key was made.
    */
   recrypt(options: RecryptOptions): Task<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.recrypt', options.signal, (vm, context) =>
+    return this.#start('VirtualMachine.recrypt', options, (vm, context) =>
       new VmRecrypt(this.#services).run(vm, options, context),
     )
   }
 
   addDisk(spec: AddDiskSpec, options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.addDisk', options.signal, (vm, context) =>
+    return this.#start('VirtualMachine.addDisk', options, (vm, context) =>
       new VmReconfiguration(this.#services).addDisk(vm, { ...spec, host: options.host }, context),
     )
   }
 
   /** VMSEAL_ENCRYPTION_KEY_REQUIRED, naming the ids, if the host lacks a key. */
   async powerOn(options: HostOption = {}): Promise<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.powerOn', undefined, async (vm) => {
+    return this.#start('VirtualMachine.powerOn', options, async (vm, { step }) => {
       const host = this.#host(vm, options.host)
       await this.#services.inventory.requireNotRunning(vm)
-      try {
-        const config = await host.call((api) => api.powerOn(referenceOf(vm)))
-        return await this.#services.inventory.absorb(vm, config, host, { moved: true })
-      } catch (error) {
-        // The refusal tells that the host lost its keys: remember the lock.
-        if (isVmsealError(error, 'VMSEAL_ENCRYPTION_KEY_REQUIRED'))
-          await this.#services.inventory.read(vm, host)
-        throw error
-      }
+      const powerOn = () => host.call((api) => api.powerOn(referenceOf(vm)))
+      const config = await new VmUnlocking(this.#services).withKeys(vm, host, powerOn, step)
+      return this.#services.inventory.absorb(vm, config, host, { moved: true })
     }).done
   }
 
   async powerOff(): Promise<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.powerOff', undefined, async (vm) => {
+    return this.#start('VirtualMachine.powerOff', {}, async (vm) => {
       const host = this.#host(vm, undefined)
       const config = await host.call((api) => api.powerOff(referenceOf(vm)))
       return this.#services.inventory.absorb(vm, config, host, { moved: true })
@@ -103,7 +97,24 @@ export class VirtualMachine {
 
   /** Fetches the keys that the VM's host lacks and pushes them to the cluster. Fails with why a key cannot be had. */
   async unlock(): Promise<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.unlock', undefined, (vm, context) => this.#unlock(vm, context)).done
+    return this.#start('VirtualMachine.unlock', {}, (vm, { step }) =>
+      new VmUnlocking(this.#services).unlock(vm, this.#host(vm, undefined), step),
+    ).done
+  }
+
+  /** Reads the VM's files again, also those of a locked VM. */
+  async reload(): Promise<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.reload', {}, async (vm) => {
+      const { record } = await this.#services.inventory.read(vm, this.#host(vm, undefined))
+      return record
+    }).done
+  }
+
+  /** Takes a disk out of the VM, which need not be opened for it: a disk whose key is lost too. Its files stay. */
+  async detachDisk(disk: string, options: HostOption = {}): Promise<VirtualMachineInfo> {
+    return this.#start('VirtualMachine.detachDisk', options, (vm, context) =>
+      new VmReconfiguration(this.#services).detachDisk(vm, disk, options.host, context),
+    ).done
   }
 
   /** SHA-256 (hex) of a disk, named by device node or disk id, as a guest reads it. */
@@ -114,14 +125,14 @@ export class VirtualMachine {
     const vm = await this.#record()
     const { diskId } = findDisk(vm.disks, disk)
     const work = options.signal ? { signal: options.signal } : {}
-    return this.#host(vm, options.host).call((api) => api.digestDisk(referenceOf(vm), diskId, work))
+    return this.#onDisk(vm, options, (api) => api.digestDisk(referenceOf(vm), diskId, work))
   }
 
   /** Up to 1 MiB of a disk as a guest reads it. */
   async readDisk(disk: string, offset: number, length: number, options: HostOption = {}): Promise<Buffer> {
     const vm = await this.#record()
     const { diskId } = findDisk(vm.disks, disk)
-    const text = await this.#host(vm, options.host).call((api) =>
+    const text = await this.#onDisk(vm, options, (api) =>
       api.readDisk(referenceOf(vm), diskId, offset, length),
     )
     return Buffer.from(text, 'base64')
@@ -136,40 +147,12 @@ export class VirtualMachine {
   async destroy(): Promise<void> {
     return this.#end('VirtualMachine.destroy', async (vm) => {
       const host = this.#host(vm, undefined)
+      await new VmUnlocking(this.#services).refuseLocked('VirtualMachine.destroy', vm, host, () => {})
       const subject = { operation: 'destroy', vm: vm.name, host: host.name, keys: keysOf(vm) } as const
       await recordOperation(this.#services.events, subject, () =>
         host.call((api) => api.destroyVirtualMachine(referenceOf(vm))),
       )
     })
-  }
-
-  async #unlock(vm: VmRecord, context: TaskContext): Promise<VmRecord> {
-    const { connections, distribution, events, inventory } = this.#services
-    const host = this.#host(vm, undefined)
-    const { record, config } = await inventory.read(vm, host)
-    if (config.missingKeys.length === 0) return record
-    const others = connections.ofCluster(vm.clusterId).filter(({ hostId }) => hostId !== host.hostId)
-    const subject = { operation: 'unlock', vm: vm.name, host: host.name, keys: config.missingKeys } as const
-    try {
-      await recordOperation(events, subject, async () => {
-        const failures: unknown[] = []
-        for (const key of config.missingKeys)
-          try {
-            const pushes = await distribution.push(key, [host, ...others], context.step)
-            requirePushed(pushes.filter((push) => push.host === host))
-          } catch (error) {
-            failures.push(error)
-          }
-        if (failures.length === 0) return
-        // One key of each part is enough.
-        const { config: now } = await inventory.read(record, host)
-        if (now.missingKeys.length > 0) throw failures[0]
-      })
-    } finally {
-      // Also after a failure: the key of VM home may be there while that of a disk is not.
-      await inventory.read(record, host)
-    }
-    return this.#record()
   }
 
   #host(vm: VmRecord, name: string | undefined): HostConnection {
@@ -183,19 +166,31 @@ export class VirtualMachine {
   /** A task on this VM: they take turns. */
   #start(
     name: string,
-    signal: AbortSignal | undefined,
+    options: HostOption & { readonly signal?: AbortSignal },
     change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
   ): Task<VirtualMachineInfo> {
     return this.#services.tasks.start({
       name,
       entity: this.name,
       lane: this.id,
-      signal,
+      signal: options.signal,
       run: async (context) => {
+        const vm = await this.#record()
+        const host = this.#host(vm, options.host)
+        await new VmUnlocking(this.#services).refuseLocked(name, vm, host, context.step)
         await change(await this.#record(), context)
         return this.info()
       },
     })
+  }
+
+  #onDisk<Result>(
+    vm: VmRecord,
+    options: HostOption,
+    request: (api: HostApi) => Promise<Result>,
+  ): Promise<Result> {
+    const host = this.#host(vm, options.host)
+    return new VmUnlocking(this.#services).withKeys(vm, host, () => host.call(request))
   }
 
   async #end(name: string, act: (vm: VmRecord) => Promise<void>): Promise<void> {

@@ -5,7 +5,8 @@ import type { NewDisk, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
-import { tolerateKnown, withoutKeys } from './key-distribution.js'
+import { withoutKeys } from './key-distribution.js'
+import type { KeyFailure } from './missing-keys.js'
 import { requireVirtualMachineName } from './names.js'
 import { refuseMismatch } from './policy-plan.js'
 import type { Services } from './services.js'
@@ -95,10 +96,11 @@ export class VmCreation {
     const keys = withoutKeys(keysOf(record), [])
     const hosts = connections.ofCluster(plan.clusterId)
     const subject = { operation: 'register', vm: record.name, host: host.name, keys } as const
+    const failures: KeyFailure[] = []
     await recordOperation(events, subject, async () => {
-      for (const key of keys) await distribution.push(key, hosts, context.step).catch(tolerateKnown)
+      for (const key of keys) failures.push(...(await distribution.tryPush(key, host, hosts, context.step)))
     })
-    return (await inventory.read(record, host)).record
+    return (await inventory.read(record, host, failures)).record
   }
 
   async #prepare(plan: VmPlan): Promise<Prepared> {

@@ -5,6 +5,7 @@ import type { VmConfig, VmReference } from '../rpc/host-api.js'
 import type { StoragePolicyRecord, Store, VmRecord } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
+import { MissingKeys, type KeyFailure, type MissingKey } from './missing-keys.js'
 import { notFound } from './names.js'
 import { encryptionPolicyName, plainPolicyName } from './storage-policies.js'
 import {
@@ -46,20 +47,41 @@ export interface VirtualMachineInfo extends VmReference {
   readonly cryptoState: 'unlocked' | 'locked'
   /** Keys of the VM that its host lacks. Known while the host is connected. */
   readonly missingKeys: readonly CryptoKeyId[]
+  /** The same, each with why it is missing, since when and what to do. */
+  readonly missing: readonly MissingKey[]
   readonly powerState: 'poweredOn' | 'poweredOff'
   /** `invalid`: locked. `disconnected`: what is told is from vCenter's memory. */
   readonly connectionState: 'connected' | 'disconnected' | 'invalid'
 }
 
+export interface VmInventoryServices {
+  readonly store: Store
+  readonly connections: HostConnections
+  readonly events: EventLog
+  readonly clock: () => Date
+  /** A VM was found locked on a host that has restarted since it was brought up to date. */
+  readonly onRestarted?: (host: HostConnection) => void
+}
+
 export class VmInventory {
+  readonly missingKeys: MissingKeys
   readonly #store: Store
   readonly #connections: HostConnections
   readonly #events: EventLog
+  readonly #onRestarted: (host: HostConnection) => void
 
-  constructor(store: Store, connections: HostConnections, events: EventLog) {
+  constructor(services: VmInventoryServices) {
+    const { store, connections, events, clock, onRestarted = () => {} } = services
     this.#store = store
     this.#connections = connections
     this.#events = events
+    this.#onRestarted = onRestarted
+    this.missingKeys = new MissingKeys({
+      table: store.missingKeys,
+      providers: store.keyProviders,
+      events,
+      clock,
+    })
   }
 
   async require(id: string, name: string): Promise<VmRecord> {
@@ -68,15 +90,24 @@ export class VmInventory {
     return record
   }
 
-  /** Reads the VM's files through `host` and remembers what they say. */
-  async read(record: VmRecord, host: HostConnection): Promise<{ record: VmRecord; config: VmConfig }> {
+  /**
+   * Reads the VM's files through `host` and remembers what they say. `failures`: what became of an attempt to give the
+   * host the VM's keys just now.
+   */
+  async read(
+    record: VmRecord,
+    host: HostConnection,
+    failures: readonly KeyFailure[] = [],
+  ): Promise<{ record: VmRecord; config: VmConfig }> {
     const config = await host.call((api) => api.readVirtualMachine(referenceOf(record)))
     if (config.vmId !== record.id)
       throw new VmsealError(
         'VMSEAL_INVALID_STATE',
         `[${record.datastore}] ${record.vmx} now belongs to VM ${config.vmId}, ${record.name} was ${record.id}`,
       )
-    return { record: await this.absorb(record, config, host), config }
+    const absorbed = await this.absorb(record, config, host)
+    if (absorbed.hostId === host.hostId) await this.missingKeys.note(absorbed, config, host.name, failures)
+    return { record: absorbed, config }
   }
 
   /** Remembers a VM as `host` shows it, which looked at it or, with `change`, worked on it. */
@@ -92,7 +123,8 @@ export class VmInventory {
       const next = mergeConfig(known, config, host.hostId, bundled, change)
       if (isDeepStrictEqual(next, known)) return known
       if (await this.#store.virtualMachines.update(next)) {
-        if (next.cryptoState !== known.cryptoState) await this.#tellLock(next, config, host)
+        if (next.cryptoState === 'unlocked' && known.cryptoState === 'locked')
+          await this.#tellUnlocked(next, host)
         return { ...next, revision: next.revision + 1 }
       }
       // Somebody was faster: what was merely seen is out of date now, what was done still has to be written.
@@ -110,7 +142,6 @@ export class VmInventory {
   ): Promise<VmRecord> {
     const record = recordOf(config, clusterId, host.hostId, await this.#bundledPolicies(), policies)
     await this.#store.virtualMachines.insert(record)
-    if (record.cryptoState === 'locked') await this.#tellLock(record, config, host)
     return record
   }
 
@@ -137,6 +168,7 @@ export class VmInventory {
     if (!host) return this.#view(record, undefined)
     try {
       const read = await this.read(record, host)
+      if (read.config.missingKeys.length > 0) await this.#askWhetherRestarted(host)
       return await this.#view(read.record, read.config)
     } catch (error) {
       if (host.reachable) throw error
@@ -168,17 +200,25 @@ export class VmInventory {
       })),
       cryptoState: record.cryptoState,
       missingKeys: config?.missingKeys ?? [],
+      missing: config ? await this.missingKeys.reasons(record.id, config) : [],
       powerState: record.powerState,
       connectionState: !config ? 'disconnected' : record.cryptoState === 'locked' ? 'invalid' : 'connected',
     }
   }
 
-  async #tellLock(record: VmRecord, config: VmConfig, host: HostConnection): Promise<void> {
-    const locked = record.cryptoState === 'locked'
-    await this.#events.append(
-      locked ? 'com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost' : 'com.vmware.vc.vm.Crypto.VMUnlocked',
-      { vm: record.name, host: host.name, keys: locked ? config.missingKeys : keysOf(record) },
-    )
+  /** Its connection may not show it: a host of this process has none that breaks. */
+  async #askWhetherRestarted(host: HostConnection): Promise<void> {
+    const { bootId } = await host.identify()
+    const known = (await this.#store.hosts.list()).find(({ id }) => id === host.hostId)
+    if (known && known.bootId !== bootId) this.#onRestarted(host)
+  }
+
+  async #tellUnlocked(record: VmRecord, host: HostConnection): Promise<void> {
+    await this.#events.append('com.vmware.vc.vm.Crypto.VMUnlocked', {
+      vm: record.name,
+      host: host.name,
+      keys: keysOf(record),
+    })
   }
 
   async #bundledPolicies(): Promise<BundledPolicies> {

@@ -102,6 +102,20 @@ export class VmReconfiguration {
     return this.#finish(record, changed, host, policies, context)
   }
 
+  async detachDisk(
+    vm: VmRecord,
+    selector: string,
+    hostName: string | undefined,
+    context: TaskContext,
+  ): Promise<VmRecord> {
+    const { record, config, host } = await this.#open(vm, hostName)
+    const { diskId } = findDisk(config.disks, selector)
+    await this.#services.inventory.requireNotRunning(record)
+    await this.#ensurePresentKeys(config, { disks: new Map() }, host, context)
+    const changed = await this.#reconfigure(record, { removeDisks: [diskId] }, host, new Map(), context)
+    return this.#services.inventory.absorb(record, changed, host, { moved: true })
+  }
+
   async #finish(
     record: VmRecord,
     config: VmConfig,
@@ -230,5 +244,6 @@ function describeWork(spec: ReconfigureSpec, record: VmRecord): string {
     ({ diskId, crypto }) => `${crypto.type} ${findDisk(record.disks, diskId).device}`,
   )
   const added = (spec.addDisks ?? []).map((disk) => (disk.key ? 'add encrypted disk' : 'add disk'))
-  return [...home, ...disks, ...added].join(', ')
+  const removed = (spec.removeDisks ?? []).map((id) => `detach ${findDisk(record.disks, id).device}`)
+  return [...home, ...disks, ...added, ...removed].join(', ')
 }

@@ -15,6 +15,8 @@ export interface OpenProvidersServices {
   readonly files: CredentialFiles
   readonly clock: () => Date
   readonly timing: KeyProviderTiming
+  /** A server that did not answer does again. */
+  readonly onReturn?: () => void
 }
 
 export class OpenProviders {
@@ -81,7 +83,7 @@ export class OpenProviders {
   #make(
     known: Pick<ConstructorParameters<typeof KeyProvider>[0], 'record' | 'trusted' | 'credential'>,
   ): KeyProvider {
-    const { store, events, files, clock, timing } = this.#services
+    const { store, events, files, clock, timing, onReturn } = this.#services
     const { id: providerId, privateKeyFile } = known.record
     return new KeyProvider({
       ...known,
@@ -89,6 +91,7 @@ export class OpenProviders {
       creations: store.keyCreations,
       timing,
       clock,
+      ...(onReturn ? { onReturn } : {}),
       onUnreachable: (message) =>
         events.append('com.vmware.vc.kms.crypto.Unreachable', { providerId, message }),
       onDistrust: (server, message) =>

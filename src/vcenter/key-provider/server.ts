@@ -40,6 +40,8 @@ export interface ServerOptions {
   readonly timing: KeyProviderTiming
   /** Raised once when the server is found not to be the trusted one, and again after it was. */
   readonly onDistrust: (server: KmsServer, error: VmsealError) => void
+  /** It answers again. */
+  readonly onReturn?: (() => void) | undefined
   readonly now?: () => number
   readonly random?: () => number
 }
@@ -113,7 +115,9 @@ export class KmsServer {
 
   #answered(): void {
     this.#distrusted = false
+    const returned = this.breaker.state !== 'closed'
     this.breaker.succeed()
+    if (returned) this.#options.onReturn?.()
   }
 
   async #lease(deadline: Deadline): ReturnType<ConnectionPool['lease']> {

@@ -1,0 +1,99 @@
+/**
+ * Hosts that lack keys get them as soon as they can be had: after a time that doubles from attempt to attempt, and at once
+ * when a key provider is there again or was changed.
+ */
+import { isVmsealError } from '../errors.js'
+import type { HostConnection } from './host-connections.js'
+import type { HostSync } from './host-sync.js'
+import { Turns } from './key-provider/turns.js'
+
+export interface RestorationTiming {
+  readonly firstDelayMs: number
+  readonly longestDelayMs: number
+}
+
+const defaultTiming: RestorationTiming = { firstDelayMs: 1000, longestDelayMs: 5 * 60 * 1000 }
+
+interface Waiting {
+  readonly host: HostConnection
+  /** Attempts so far. */
+  readonly attempts: number
+  readonly timer: NodeJS.Timeout
+}
+
+export class KeyRestoration {
+  readonly #synchronise: (host: HostConnection) => Promise<HostSync>
+  readonly #timing: RestorationTiming
+  readonly #turns = new Turns()
+  readonly #waiting = new Map<string, Waiting>()
+  readonly #attempts = new Set<Promise<void>>()
+  #closed = false
+
+  constructor(
+    synchronise: (host: HostConnection) => Promise<HostSync>,
+    timing: Partial<RestorationTiming> = {},
+  ) {
+    this.#synchronise = synchronise
+    this.#timing = { ...defaultTiming, ...timing }
+  }
+
+  /** Brings a host up to date when whoever did it before has ended, and sees to what it still lacks afterwards. */
+  async inTurn(host: HostConnection, work: () => Promise<HostSync>): Promise<HostSync> {
+    const sync = await this.#turns.take(host.hostId, work)
+    if (sync.failed.length === 0 && sync.locked.length === 0) this.#forget(host)
+    else this.expect(host)
+    return sync
+  }
+
+  /** The host lacks a key: it is tried again. */
+  expect(host: HostConnection): void {
+    if (!this.#waiting.has(host.hostId)) this.#schedule(host, 0)
+  }
+
+  /** Something that keys come from is there again: all that wait are tried now. */
+  hurry(): void {
+    for (const { host, attempts, timer } of this.#waiting.values()) {
+      clearTimeout(timer)
+      this.#begin(host, attempts)
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const { timer } of this.#waiting.values()) clearTimeout(timer)
+    this.#waiting.clear()
+    await Promise.all(this.#attempts)
+  }
+
+  #schedule(host: HostConnection, attempts: number): void {
+    if (this.#closed) return
+    const { firstDelayMs, longestDelayMs } = this.#timing
+    const delay = Math.min(longestDelayMs, firstDelayMs * 2 ** Math.min(attempts, 30))
+    const timer = setTimeout(() => this.#begin(host, attempts), delay).unref()
+    this.#waiting.set(host.hostId, { host, attempts, timer })
+  }
+
+  #begin(host: HostConnection, attempts: number): void {
+    const attempt = this.#attempt(host, attempts).finally(() => this.#attempts.delete(attempt))
+    this.#attempts.add(attempt)
+  }
+
+  async #attempt(host: HostConnection, attempts: number): Promise<void> {
+    // The entry stays while the attempt runs, so that nobody begins another one.
+    try {
+      const { failed, locked } = await this.#synchronise(host)
+      if (failed.length === 0 && locked.length === 0) return
+    } catch (error) {
+      if (!isVmsealError(error)) throw error
+      // A host that is gone is brought up to date when it is connected again.
+      if (!host.reachable) return this.#forget(host)
+    }
+    this.#forget(host)
+    this.#schedule(host, attempts + 1)
+  }
+
+  #forget({ hostId }: HostConnection): void {
+    clearTimeout(this.#waiting.get(hostId)?.timer)
+    this.#waiting.delete(hostId)
+  }
+}
