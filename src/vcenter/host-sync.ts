@@ -38,7 +38,7 @@ export function synchroniseHost(
 
 async function synchronise(services: Services, host: HostConnection, joins: boolean): Promise<HostSync> {
   const { store } = services
-  const { name, bootId, datastores, cryptoState } = await host.identify()
+  const { name: hostName, bootId, datastores, cryptoState } = await host.identify()
   const before = (await store.hosts.list()).find((record) => record.id === host.hostId)
   // The files first: after a crash of vCenter they may name other keys than the store.
   const found = await readAll(services, await store.virtualMachines.listByHost(host.hostId), host)
@@ -60,7 +60,7 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
   const locked = after.filter((record) => record.cryptoState === 'locked')
   const wereLocked = new Set(found.filter(({ cryptoState: state }) => state === 'locked').map(({ id }) => id))
   const stillLocked = new Set(locked.map(({ id }) => id))
-  if (before) await store.hosts.save({ ...before, name, bootId, datastores })
+  if (before) await store.hosts.save({ ...before, name: hostName, bootId, datastores })
   return {
     host: host.name,
     cryptoState: host.identity.cryptoState,

@@ -147,8 +147,8 @@ export async function rebuildInventory(
   const done: RebuiltVm[] = []
   for (const [host, datastores] of placesOf(connections.ofCluster(clusterId), options.datastores)) {
     const api = {
-      findVirtualMachines: (datastore: string) => host.call((api) => api.findVirtualMachines(datastore)),
-      readVirtualMachine: (vm: VmReference) => host.call((api) => api.readVirtualMachine(vm)),
+      findVirtualMachines: (datastore: string) => host.call((far) => far.findVirtualMachines(datastore)),
+      readVirtualMachine: (vm: VmReference) => host.call((far) => far.readVirtualMachine(vm)),
     }
     for (const found of await survey({ name: host.name, api }, datastores, known)) {
       if (signal?.aborted) throw new VmsealError('VMSEAL_CANCELLED')
