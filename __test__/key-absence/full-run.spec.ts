@@ -6,6 +6,7 @@ import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
 import type { ExecutionContext } from 'ava'
@@ -88,7 +89,7 @@ for (const [memory, environment] of [
   )
 }
 
-test.serial('A6: a core dump, registers included, holds no key', async (t) => {
+test.serial('A6, K2: a core dump, registers included, holds no key', async (t) => {
   const gcore = spawnSync('gcore', ['--help'], { stdio: 'ignore' }).error === undefined
   if (!requirePeer(t, 'gdb (gcore)', gcore)) return t.pass()
   const directory = await mkdtemp(join(tmpdir(), 'vmseal-core-'))
@@ -104,6 +105,37 @@ test.serial('A6: a core dump, registers included, holds no key', async (t) => {
     }
   })
 })
+
+test.serial('K2: a crash report of Node holds no key', async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), 'vmseal-report-'))
+  t.teardown(() => rm(directory, { recursive: true, force: true }))
+  const options = ['--report-on-signal', '--report-signal=SIGUSR2', `--report-directory=${directory}`]
+  await fullRun(t, { NODE_OPTIONS: options.join(' ') }, async (checkpoint, pid, needles) => {
+    process.kill(pid, 'SIGUSR2')
+    const file = await reportIn(directory)
+    t.deepEqual(scanFile(file, needles), [], checkpoint)
+    await rm(file)
+  })
+})
+
+/** The report, once all of it is there. */
+async function reportIn(directory: string): Promise<string> {
+  for (let turn = 0; turn < 600; turn += 1) {
+    const [name] = await readdir(directory)
+    if (name !== undefined && isWhole(await readFile(join(directory, name), 'utf8')))
+      return join(directory, name)
+    await pause(50)
+  }
+  throw new Error('Node wrote no report')
+}
+
+function isWhole(report: string): boolean {
+  try {
+    return JSON.parse(report) !== null
+  } catch {
+    return false
+  }
+}
 
 test.serial('control: the same scanner finds the keys of a build that leaks on purpose', async (t) => {
   if (!mayReadMemory(t)) return t.pass()

@@ -129,9 +129,7 @@ test('E4: a locked VM refuses every operation but unregister, reload and unlock,
     destroy: () => vm.destroy(),
   }
   const allowed = new Set(['constructor', 'info', 'reload', 'unlock', 'unregister'])
-  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(vm)).filter(
-    (name) => !allowed.has(name),
-  )
+  const methods = Object.getOwnPropertyNames(Object.getPrototypeOf(vm)).filter((name) => !allowed.has(name))
   t.deepEqual(methods.filter((name) => !operations[name]), [], 'an operation that this test does not try') // prettier-ignore
   for (const [name, operation] of Object.entries(operations)) {
     const error = await t.throwsAsync(operation(), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' }, name)

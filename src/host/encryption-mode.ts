@@ -96,9 +96,9 @@ export class EncryptionMode {
     this.dispose()
   }
 
-  /** VMSEAL_INVALID_STATE unless the host takes keys of VMs. */
-  requireSafe(): void {
-    if (this.#state === 'safe') return
+  /** The host key. VMSEAL_INVALID_STATE unless the host is safe, and so takes keys of VMs. */
+  requireSafe(): HostKey {
+    if (this.#state === 'safe') return this.#requireHostKey()
     throw new VmsealError(
       'VMSEAL_INVALID_STATE',
       `host ${this.#hostName} takes no keys of VMs: its encryption mode is ${this.#state}, not safe`,

@@ -1,5 +1,5 @@
 /** The host agent: it alone makes DEKs and opens wrapped ones. */
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { DiskHandle } from '../native/load.js'
 import type {
@@ -19,8 +19,10 @@ import { Datastore } from './datastore.js'
 import { destroyVirtualMachine } from './destroy.js'
 import { openDisk } from './disks.js'
 import { EncryptionMode } from './encryption-mode.js'
+import { GuestStates, type GuestState } from './guest-state.js'
 import type { HostContext } from './host-context.js'
 import { rewrapHostDumps, writeHostDump } from './host-dumps.js'
+import { hostIdOf } from './host-id.js'
 import { ioError } from './io-error.js'
 import { KeyCache } from './key-cache.js'
 import { registerBoot } from './lock.js'
@@ -64,6 +66,7 @@ interface Boot {
   readonly mode: EncryptionMode
   readonly context: HostContext
   readonly powered: PoweredOnVms
+  readonly guests: GuestStates
   readonly stopping: AbortController
   readonly requests: Set<Promise<unknown>>
   readonly unregister: () => void
@@ -256,6 +259,24 @@ export class Host implements HostApi {
   }
 
   /**
+   * Keeps what a hypervisor writes of a guest, on or off, as a file of VM home: `source` is a file, or a pipe that it
+   * writes to. Encrypted with the VM's key when VM home is; an earlier one of the kind is replaced, whole or not at all.
+   */
+  saveGuestState(vm: VmReference, state: GuestState, source: string, work: Work = {}): Promise<void> {
+    return this.#serve((boot) => boot.guests.save(this.#files(vm), state, source, stoppable(work, boot)))
+  }
+
+  /** Decrypts such a file into the new file `target`. */
+  readGuestState(vm: VmReference, state: GuestState, target: string, work: Work = {}): Promise<void> {
+    return this.#serve((boot) => boot.guests.read(this.#files(vm), state, target, stoppable(work, boot)))
+  }
+
+  /** Removes such a file, for instance when the VM was resumed from it. */
+  dropGuestState(vm: VmReference, state: GuestState): Promise<void> {
+    return this.#serve((boot) => boot.guests.drop(this.#files(vm), state))
+  }
+
+  /**
    * Keeps a dump of the host, encrypted with the host key: `source` is a file, or a pipe that a crash handler writes to.
    * Returns the path of the dump. VMSEAL_INVALID_STATE while the host has no host key: a dump is never kept in clear text.
    */
@@ -264,9 +285,7 @@ export class Host implements HostApi {
       const { dumpDirectory, now = Date.now } = this.#options
       if (dumpDirectory === undefined)
         throw new VmsealError('VMSEAL_INVALID_STATE', `host ${this.name} was started without a dumpDirectory`)
-      boot.mode.requireSafe()
-      const { hostKey } = boot.mode
-      if (!hostKey) throw new VmsealError('VMSEAL_INTERNAL', 'a safe host has no host key')
+      const hostKey = boot.mode.requireSafe()
       const dump = { name, source, writtenAt: new Date(now()).toISOString() }
       const host = { id: this.id, name: this.name }
       return writeHostDump(dumpDirectory, host, hostKey, dump, stoppable(work, boot))
@@ -283,12 +302,14 @@ export class Host implements HostApi {
       keys,
       freeBytes: (datastore) => (freeBytes ? freeBytes(datastore.name) : datastore.freeBytes()),
     }
+    const powered = new PoweredOnVms(context)
     return {
       id,
       keys,
       mode: new EncryptionMode(this.name, keys),
       context,
-      powered: new PoweredOnVms(context),
+      powered,
+      guests: new GuestStates(context, powered),
       stopping: new AbortController(),
       requests: new Set(),
       unregister: registerBoot(id),
@@ -342,14 +363,6 @@ export class Host implements HostApi {
     checkReference(vm)
     return this.#datastore(vm.datastore).files(vm)
   }
-}
-
-/** A UUID of version 8 (RFC 9562 section 5.8) from SHA-256 of the name. */
-function hostIdOf(name: string): string {
-  const bytes = createHash('sha256').update('vmseal host ').update(name).digest().subarray(0, 16)
-  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80
-  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
 
 async function configOf(boot: Boot, files: VirtualMachineFiles): Promise<VmConfig> {

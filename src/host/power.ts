@@ -56,11 +56,18 @@ export class PoweredOnVms {
     return this.#running.get(files.directory)?.disks.get(diskId)
   }
 
-  /** Runs `body` while the VM's lock is held: its own if it is on, which it keeps until `body` has ended. */
-  async hold<T>(files: VirtualMachineFiles, body: (lock: VirtualMachineLock) => Promise<T>): Promise<T> {
+  /**
+   * Runs `body` while the VM's lock is held: its own if it is on, which it keeps until `body` has ended. `homeDek` is
+   * the open DEK of an encrypted VM that is on.
+   */
+  async hold<T>(
+    files: VirtualMachineFiles,
+    body: (lock: VirtualMachineLock, homeDek: KeyHandle | undefined) => Promise<T>,
+  ): Promise<T> {
     const running = this.#running.get(files.directory)
-    if (running === undefined) return holdVirtualMachine(this.#context, files, body)
-    const turn = running.work.then(() => body(running.lock))
+    if (running === undefined)
+      return holdVirtualMachine(this.#context, files, (lock) => body(lock, undefined))
+    const turn = running.work.then(() => body(running.lock, running.homeDek))
     running.work = turn.catch(() => {})
     return turn
   }

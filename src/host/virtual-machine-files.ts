@@ -38,7 +38,7 @@ export class VirtualMachineFiles {
     const escaped = name.replaceAll('.', '\\.')
     this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?\\.vmdk$`)
     this.#diskPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-flat|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?$`)
-    this.#homePattern = new RegExp(`^${escaped}([A-Za-z0-9 ._-]{0,120})\\.(nvram|vswp|vmsn|vmss|vmem)$`)
+    this.#homePattern = new RegExp(`^${escaped}([A-Za-z0-9 ._-]{0,120})\\.(nvram|vswp|vmsn|vmss|vmem|core)$`)
   }
 
   get vmx(): string {

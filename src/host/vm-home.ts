@@ -45,7 +45,7 @@ export function openHome(
     const { vmId } = description
     const expected = { v: 1, role: 'vm', id: vmId, vm: vmId, gen: wrap.generation, cipher: 'A256GCM' }
     requireBound(files, 'the wrapped DEK', { typ, ...vmseal }, { typ: dekType, ...expected })
-    return { dek: opened.key, secrets: openConfig(opened.key, description, wrap, files) }
+    return { dek: opened.key, secrets: openSecrets(opened.key, description, wrap, files) }
   } catch (error) {
     opened.key.dispose()
     throw error
@@ -121,7 +121,8 @@ function streamContext(vmId: string, role: string): Buffer {
   ])
 }
 
-function openConfig(
+/** The lines that the .vmx keeps sealed, compared with the file they stand in. */
+export function openSecrets(
   dek: KeyHandle,
   description: HomeDescription,
   wrap: HomeWrap,

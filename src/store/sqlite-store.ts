@@ -1,5 +1,5 @@
 /** The store on one SQLite file. */
-import type { HostRecord, MissingKeyRecord, StoragePolicyRecord, Store } from './store.js'
+import type { HostRecord, MissingKeyRecord, StoragePolicyRecord, Store, VmIntentRecord } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
@@ -21,6 +21,7 @@ export function openSqliteStore(file: string): Store {
     virtualMachines: new SqliteVmTable(database),
     rekeys: rekeyTable(database),
     missingKeys: missingKeyTable(database),
+    vmIntents: vmIntentTable(database),
     tasks: journal.tasks,
     events: journal.events,
     close: async () => database.close(),
@@ -104,6 +105,40 @@ function missingKeyTable(database: SqliteDatabase): Store['missingKeys'] {
             { vmId, position, ...keyParameters(key), hop, code, message, since },
           )
       }),
+  }
+}
+
+function vmIntentTable(database: SqliteDatabase): Store['vmIntents'] {
+  return {
+    list: async () =>
+      database
+        .all<Stored<VmIntentRecord, 'keys' | 'diskPolicyIds'>>(
+          `SELECT vm_id AS vmId, kind, cluster_id AS clusterId, datastore, vmx, keys,
+             home_policy_id AS homePolicyId, disk_policy_ids AS diskPolicyIds, began_at AS beganAt
+           FROM vm_intent ORDER BY rowid`,
+        )
+        .map((row) => ({
+          ...row,
+          keys: JSON.parse(row.keys) as VmIntentRecord['keys'],
+          diskPolicyIds: JSON.parse(row.diskPolicyIds) as VmIntentRecord['diskPolicyIds'],
+        })),
+
+    begin: async (record) => {
+      database.run(
+        `INSERT INTO vm_intent (vm_id, kind, cluster_id, datastore, vmx, keys, home_policy_id, disk_policy_ids, began_at)
+         VALUES (@vmId, @kind, @clusterId, @datastore, @vmx, @keys, @homePolicyId, @diskPolicyIds, @beganAt)
+         ON CONFLICT (vm_id) DO UPDATE SET kind = @kind, began_at = @beganAt`,
+        {
+          ...record,
+          keys: JSON.stringify(record.keys),
+          diskPolicyIds: JSON.stringify(record.diskPolicyIds),
+        },
+      )
+    },
+
+    end: async (vmId) => {
+      database.run(`DELETE FROM vm_intent WHERE vm_id = @vmId`, { vmId })
+    },
   }
 }
 

@@ -115,7 +115,9 @@ export class SqliteVmTable implements VmTable {
         `SELECT key_id AS keyId FROM vm WHERE provider_id = @providerId
          UNION SELECT key_id FROM disk WHERE provider_id = @providerId
          UNION SELECT key_id FROM former_key WHERE provider_id = @providerId
-         UNION SELECT key_id FROM host WHERE provider_id = @providerId`,
+         UNION SELECT key_id FROM host WHERE provider_id = @providerId
+         UNION SELECT json_extract(key.value, '$.keyId') FROM vm_intent, json_each(vm_intent.keys) AS key
+           WHERE json_extract(key.value, '$.providerId') = @providerId`,
         { providerId },
       )
       .map((row) => row.keyId)

@@ -15,6 +15,7 @@ export interface Store {
   readonly virtualMachines: VmTable
   readonly rekeys: RekeyTable
   readonly missingKeys: MissingKeyTable
+  readonly vmIntents: VmIntentTable
   readonly tasks: TaskTable
   readonly events: EventTable
   close(): Promise<void>
@@ -159,6 +160,21 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
+/** A VM that is about to be made or removed as a whole. */
+export interface VmIntentRecord {
+  readonly vmId: string
+  readonly kind: 'create' | 'destroy'
+  readonly clusterId: string
+  readonly datastore: string
+  readonly vmx: string
+  /** The keys that its files name, or will name: they are in use. */
+  readonly keys: readonly CryptoKeyId[]
+  readonly homePolicyId: string
+  /** By disk id. */
+  readonly diskPolicyIds: Readonly<Record<string, string>>
+  readonly beganAt: string
+}
+
 /** Where the way of a key from its KMS to a host ends. */
 export type KeyHop =
   /** Not in the key cache of the host, and not asked for yet. */
@@ -291,6 +307,13 @@ export interface RekeyTable {
   listVms(rekeyId: string): Promise<RekeyVmRecord[]>
   saveVm(rekeyId: string, record: RekeyVmRecord): Promise<void>
   end(rekeyId: string): Promise<void>
+}
+
+interface VmIntentTable {
+  /** Oldest first. */
+  list(): Promise<VmIntentRecord[]>
+  begin(record: VmIntentRecord): Promise<void>
+  end(vmId: string): Promise<void>
 }
 
 export interface MissingKeyTable {

@@ -118,4 +118,11 @@ export const vcenterMigrations: Migrations = [
     since TEXT NOT NULL, PRIMARY KEY (vm_id, position)
   ) STRICT
   `,
+  `
+  CREATE TABLE vm_intent (
+    vm_id TEXT PRIMARY KEY, kind TEXT NOT NULL, cluster_id TEXT NOT NULL REFERENCES cluster (id),
+    datastore TEXT NOT NULL, vmx TEXT NOT NULL, keys TEXT NOT NULL, home_policy_id TEXT NOT NULL,
+    disk_policy_ids TEXT NOT NULL, began_at TEXT NOT NULL
+  ) STRICT
+  `,
 ]

@@ -40,6 +40,7 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
   const { store } = services
   const { name: hostName, bootId, datastores, cryptoState } = await host.identify()
   const before = (await store.hosts.list()).find((record) => record.id === host.hostId)
+  await services.intents.settle(host)
   // The files first: after a crash of vCenter they may name other keys than the store.
   const found = await readAll(services, await store.virtualMachines.listByHost(host.hostId), host)
 

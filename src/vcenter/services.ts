@@ -8,6 +8,7 @@ import type { KeyRestoration } from './key-restoration.js'
 import type { KeyProviders } from './key-providers.js'
 import type { StoragePolicies } from './storage-policies.js'
 import type { Tasks } from './tasks.js'
+import type { VmIntents } from './vm-intents.js'
 import type { VmInventory } from './vm-inventory.js'
 
 export interface Services {
@@ -21,5 +22,6 @@ export interface Services {
   readonly distribution: KeyDistribution
   readonly hostEncryption: HostEncryption
   readonly restoration: KeyRestoration
+  readonly intents: VmIntents
   readonly inventory: VmInventory
 }

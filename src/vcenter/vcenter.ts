@@ -24,6 +24,7 @@ import { StoragePolicies } from './storage-policies.js'
 import type { Task } from './task.js'
 import { Tasks } from './tasks.js'
 import { VirtualMachines } from './virtual-machines.js'
+import { VmIntents } from './vm-intents.js'
 import { VmInventory } from './vm-inventory.js'
 
 export interface VCenterOptions {
@@ -130,6 +131,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       }),
       hostEncryption,
       restoration,
+      intents: new VmIntents({ store, inventory, clock }),
       inventory,
     }
     this.#rekey = new ProviderRekey(services)

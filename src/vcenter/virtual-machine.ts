@@ -140,7 +140,7 @@ export class VirtualMachine {
 
   /** Takes the VM out of the inventory, also a locked one; its files stay. */
   async unregister(): Promise<void> {
-    return this.#end('VirtualMachine.unregister', async () => {})
+    return this.#end('VirtualMachine.unregister', ({ id }) => this.#services.store.virtualMachines.remove(id))
   }
 
   /** Removes the VM and its files. */
@@ -149,8 +149,22 @@ export class VirtualMachine {
       const host = this.#host(vm, undefined)
       await new VmUnlocking(this.#services).refuseLocked('VirtualMachine.destroy', vm, host, () => {})
       const subject = { operation: 'destroy', vm: vm.name, host: host.name, keys: keysOf(vm) } as const
-      await recordOperation(this.#services.events, subject, () =>
-        host.call((api) => api.destroyVirtualMachine(referenceOf(vm))),
+      await this.#services.intents.during(
+        {
+          vmId: vm.id,
+          kind: 'destroy',
+          clusterId: vm.clusterId,
+          ...referenceOf(vm),
+          keys: keysOf(vm),
+          homePolicyId: vm.homePolicyId,
+          diskPolicyIds: Object.fromEntries(vm.disks.map(({ diskId, policyId }) => [diskId, policyId])),
+        },
+        async () => {
+          await recordOperation(this.#services.events, subject, () =>
+            host.call((api) => api.destroyVirtualMachine(referenceOf(vm))),
+          )
+          await this.#services.store.virtualMachines.remove(vm.id)
+        },
       )
     })
   }
@@ -202,7 +216,6 @@ export class VirtualMachine {
         const vm = await this.#record()
         await this.#services.inventory.requireNotRunning(vm)
         await act(vm)
-        await this.#services.store.virtualMachines.remove(this.id)
       },
     }).done
   }

@@ -69,14 +69,24 @@ export class VmCreation {
     refuseCancelled(context.signal)
 
     const subject = { vm: vm.name, host: prepared.host.name, keys: [...new Set(keys.values())] }
-    const config = await recordOperation(this.#services.events, { operation: 'create', ...subject }, () =>
-      this.#createOnHost(plan, prepared, keys, context),
-    )
-    context.step({ actor: 'host', action: 'work committed', host: prepared.host.name })
     const policies = new Map(prepared.disks.map(({ diskId, policy }) => [diskId, policy.id]))
-    const record = await this.#services.inventory.adopt(config, plan.clusterId, prepared.host, {
-      home: prepared.home.id,
-      disks: policies,
+    const intent = {
+      vmId: vm.id,
+      kind: 'create',
+      clusterId: plan.clusterId,
+      datastore: plan.datastore,
+      vmx: `${vm.name}/${vm.name}.vmx`,
+      keys: subject.keys,
+      homePolicyId: prepared.home.id,
+      diskPolicyIds: Object.fromEntries(policies),
+    } as const
+    const record = await this.#services.intents.during(intent, async () => {
+      const config = await recordOperation(this.#services.events, { operation: 'create', ...subject }, () =>
+        this.#createOnHost(plan, prepared, keys, context),
+      )
+      context.step({ actor: 'host', action: 'work committed', host: prepared.host.name })
+      const applied = { home: prepared.home.id, disks: policies }
+      return this.#services.inventory.adopt(config, plan.clusterId, prepared.host, applied)
     })
     await this.#keys.reachLateHosts(plan.clusterId, context)
     return record

@@ -1,0 +1,201 @@
+/**
+ * vCenter killed before each write of its store, and before and after each request to a host, in the middle of an
+ * operation; then another one on what was durable at that moment. The host and the KMS go on, as other machines do.
+ */
+import test, { type ExecutionContext } from 'ava'
+import { cp, mkdir } from 'node:fs/promises'
+import path from 'node:path'
+import { Host, VCenter, type HostApi } from '../../src/index.js'
+import { SqliteDatabase } from '../../src/store/sqlite-database.js'
+import { connectAsVCenter } from './kms-view.js'
+import { encryption, openSite, type Site } from './site.js'
+
+/** Counts the steps of the vCenter that is armed, and at one of them ends it: nothing of it gets through any more. */
+class Killer {
+  armed: SqliteDatabase | undefined
+  steps = 0
+  last = Infinity
+  readonly dead = new Error('killed')
+
+  step(): void {
+    this.steps += 1
+    if (this.steps > this.last) throw this.dead
+  }
+
+  /** The host as vCenter reaches it: a request has a step before it, and one before its answer. */
+  reach(host: Host): HostApi {
+    return new Proxy(host, {
+      get: (target, name) => {
+        const value: unknown = Reflect.get(target, name)
+        if (typeof value !== 'function') return value
+        return async (...values: unknown[]) => {
+          if (this.armed) this.step()
+          const answer: unknown = await (value as (...all: unknown[]) => unknown).apply(target, values)
+          if (this.armed) this.step()
+          return answer
+        }
+      },
+    })
+  }
+}
+
+/** The killer of the sweep that is running; the sweeps of this file run one after another. */
+let killer = new Killer()
+const { run, transaction } = SqliteDatabase.prototype
+SqliteDatabase.prototype.run = function (...values) {
+  if (killer.armed === this && !inTransaction.has(this)) killer.step()
+  return run.apply(this, values)
+}
+const inTransaction = new Set<SqliteDatabase>()
+SqliteDatabase.prototype.transaction = function <Result>(work: () => Result): Result {
+  if (killer.armed === this) killer.step()
+  inTransaction.add(this)
+  try {
+    return transaction.call(this, work) as Result
+  } finally {
+    inTransaction.delete(this)
+  }
+}
+let opened: SqliteDatabase | undefined
+const open = SqliteDatabase.open
+SqliteDatabase.open = (file, migrations) => {
+  const database = open.call(SqliteDatabase, file, migrations)
+  if (file.endsWith('vcenter.db')) opened = database
+  return database
+}
+
+async function openVCenter(
+  directory: string,
+  host: HostApi,
+): Promise<{ vcenter: VCenter; database: SqliteDatabase }> {
+  const vcenter = await VCenter.open({ directory })
+  const database = opened
+  await vcenter.hosts.connect(host)
+  if (!database) throw new Error('the set-up is not what the test needs')
+  return { vcenter, database }
+}
+
+type Act = (vcenter: VCenter, name: string) => Promise<unknown>
+
+/** Kills `act` at each of its steps; returns how many there are. */
+async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act): Promise<number> {
+  const site = await openSite(t, { hosts: ['esx-1'] })
+  const [host] = site.hosts
+  if (!host) throw new Error('the set-up is not what the test needs')
+  await site.vcenter.close()
+  let from = path.join(site.directory, 'vcenter')
+  for (let last = 0; ; last += 1) {
+    const name = `vm-${last}`
+    killer = new Killer()
+    const first = await openVCenter(from, killer.reach(host))
+    await prepare(first.vcenter, name)
+    killer.armed = first.database
+    killer.last = last
+    const outcome = await act(first.vcenter, name).then(
+      () => 'done' as const,
+      (error: unknown) => error,
+    )
+    if (outcome === 'done' && killer.steps <= last) {
+      killer.armed = undefined
+      await first.vcenter.close()
+      return last
+    }
+    const next = path.join(site.directory, `vcenter-${last}`)
+    await mkdir(next)
+    await cp(from, next, { recursive: true, filter: (file) => !file.endsWith('.lock') })
+    await first.vcenter.close().catch(() => {})
+    killer.armed = undefined
+    from = next
+
+    const second = await openVCenter(next, host)
+    try {
+      await verify(t, site, second.vcenter, host, `killed at step ${last}`)
+      await again(second.vcenter, name)
+      await verify(t, site, second.vcenter, host, `killed at step ${last}, done again`)
+    } finally {
+      await second.vcenter.close()
+    }
+  }
+}
+
+async function verify(
+  t: ExecutionContext,
+  site: Site,
+  vcenter: VCenter,
+  host: Host,
+  when: string,
+): Promise<void> {
+  const tasks = await vcenter.tasks.list()
+  t.deepEqual(tasks.filter(({ state }) => state === 'queued' || state === 'running'), [], when) // prettier-ignore
+
+  const files = await host.findVirtualMachines('ds1')
+  const vms = await vcenter.virtualMachines.list()
+  t.deepEqual(vms.map((vm) => `${vm.name}/${vm.name}.vmx`).toSorted(), files.map(({ vmx }) => vmx).toSorted(), when) // prettier-ignore
+  const used = new Set<string | undefined>()
+  for (const vm of vms) {
+    const info = await vm.info()
+    const { homeKey, disks, vmId } = await host.readVirtualMachine(info)
+    t.is(info.id, vmId, when)
+    t.deepEqual([info.homeKey, ...info.disks.map(({ key }) => key)], [homeKey, ...disks.map(({ key }) => key)], when) // prettier-ignore
+    t.is(info.cryptoState, 'unlocked', when)
+    for (const key of [homeKey, ...disks.map(({ key: disk }) => disk)]) used.add(key?.keyId)
+  }
+  const { cryptoKeyId } = await host.identify()
+  t.deepEqual((await vcenter.hosts.get('esx-1')).cryptoKeyId, cryptoKeyId, when)
+  used.add(cryptoKeyId?.keyId)
+
+  // A key at the KMS is used, held by a host, waits for the next task that needs one, or is in the report.
+  const { keys } = vcenter.keyProviders
+  const reported = new Set((await keys.unused('kms-1')).map(({ key }) => key.keyId))
+  const known = new Set([...reported, ...used, ...(await keys.list()).map(({ keyId }) => keyId)])
+  const spare = await (await vcenter.keyProviders.open('kms-1')).unusedCreations()
+  const client = await connectAsVCenter(site)
+  const orphans = (await client.locate()).filter((id) => !known.has(id))
+  client.close()
+  t.true(orphans.length <= spare, `${when}: ${orphans.length} keys that nobody knows of`)
+  for (const id of used) t.false(reported.has(id ?? ''), `${when}: a key in use is reported as unused`)
+}
+
+async function make(vcenter: VCenter, name: string, policy?: string): Promise<unknown> {
+  const spec = { name, cluster: 'prod', datastore: 'ds1', disks: [{ capacityBytes: 512 * 1024 }] }
+  return vcenter.virtualMachines.create(policy === undefined ? spec : { ...spec, policy })
+}
+
+async function exists(vcenter: VCenter, name: string): Promise<boolean> {
+  return (await vcenter.virtualMachines.list()).some((vm) => vm.name === name)
+}
+
+const nothing: Act = async () => {}
+
+test.serial('killed in the middle of a creation', async (t) => {
+  const steps = await sweep(t, nothing, (vcenter, name) => make(vcenter, name, encryption), async (vcenter, name) => {
+    if (!(await exists(vcenter, name))) await make(vcenter, name, encryption)
+  }) // prettier-ignore
+  t.true(steps > 15, `${steps} steps`)
+})
+
+test.serial('killed in the middle of an encryption', async (t) => {
+  const encrypt: Act = async (vcenter, name) =>
+    (await vcenter.virtualMachines.get(name)).applyPolicy({ home: encryption, disks: encryption }).done
+  const steps = await sweep(t, make, encrypt, encrypt)
+  t.true(steps > 15, `${steps} steps`)
+})
+
+test.serial('killed in the middle of a removal', async (t) => {
+  const destroy: Act = async (vcenter, name) => (await vcenter.virtualMachines.get(name)).destroy()
+  const steps = await sweep(
+    t,
+    (vcenter, name) => make(vcenter, name, encryption),
+    destroy,
+    async (vcenter, name) => {
+      if (await exists(vcenter, name)) await destroy(vcenter, name)
+    },
+  )
+  t.true(steps > 8, `${steps} steps`)
+})
+
+test.serial('killed in the middle of a change of the host key', async (t) => {
+  const change: Act = (vcenter) => vcenter.hosts.changeHostKey('esx-1')
+  const steps = await sweep(t, nothing, change, change)
+  t.true(steps > 8, `${steps} steps`)
+})

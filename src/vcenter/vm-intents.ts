@@ -1,0 +1,99 @@
+/**
+ * What is about to happen to VMs as a whole: written before a host makes or removes one, so that a vCenter that ends in
+ * between knows afterwards which files are a VM of its own, and which VM has no files any more.
+ */
+import { isVmsealError } from '../errors.js'
+import type { Store, VmIntentRecord } from '../store/store.js'
+import type { HostConnection } from './host-connections.js'
+import type { VmInventory } from './vm-inventory.js'
+import { referenceOf } from './vm-record.js'
+
+/** Longer than any host works on one request. */
+const forgottenAfterMs = 7 * 24 * 60 * 60 * 1000
+
+export interface VmIntentsServices {
+  readonly store: Pick<Store, 'vmIntents' | 'virtualMachines'>
+  readonly inventory: VmInventory
+  readonly clock: () => Date
+}
+
+export class VmIntents {
+  readonly #services: VmIntentsServices
+  /** Those whose task runs in this process. */
+  readonly #live = new Set<string>()
+
+  constructor(services: VmIntentsServices) {
+    this.#services = services
+  }
+
+  /** Runs `act` with its intent on record. When it cannot be known what the host did, the intent stays. */
+  async during<Result>(intent: Omit<VmIntentRecord, 'beganAt'>, act: () => Promise<Result>): Promise<Result> {
+    const { vmIntents } = this.#services.store
+    this.#live.add(intent.vmId)
+    try {
+      await vmIntents.begin({ ...intent, beganAt: this.#services.clock().toISOString() })
+      const result = await act()
+      await vmIntents.end(intent.vmId)
+      return result
+    } catch (error) {
+      if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) await vmIntents.end(intent.vmId)
+      throw error
+    } finally {
+      this.#live.delete(intent.vmId)
+    }
+  }
+
+  /** Ends what an earlier vCenter, or a lost link, left open, as far as this host can show it. */
+  async settle(host: HostConnection): Promise<void> {
+    const { vmIntents } = this.#services.store
+    for (const intent of await vmIntents.list()) {
+      if (this.#live.has(intent.vmId) || intent.clusterId !== host.clusterId || !host.has(intent.datastore))
+        continue
+      const settled = await (intent.kind === 'create'
+        ? this.#created(intent, host)
+        : this.#removed(intent, host))
+      if (settled || this.#isForgotten(intent)) await vmIntents.end(intent.vmId)
+    }
+  }
+
+  /** A host may still be at work on a VM that is not there yet. */
+  async #created(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
+    const { store, inventory } = this.#services
+    if (await store.virtualMachines.findById(intent.vmId)) return true
+    const config = await read(intent, host)
+    if (config === undefined) return false
+    if (config.vmId !== intent.vmId) return true
+    const policies = { home: intent.homePolicyId, disks: new Map(Object.entries(intent.diskPolicyIds)) }
+    await inventory.adopt(config, intent.clusterId, host, policies)
+    return true
+  }
+
+  async #removed(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
+    const { virtualMachines } = this.#services.store
+    if ((await virtualMachines.findById(intent.vmId)) === undefined) return true
+    const config = await read(intent, host)
+    if (config?.vmId === intent.vmId) return true
+    try {
+      // What is left of it, after a crash of the host too.
+      if (config === undefined) await host.call((api) => api.destroyVirtualMachine(referenceOf(intent)))
+    } catch (error) {
+      if (!isVmsealError(error, 'VMSEAL_NOT_FOUND')) throw error
+    }
+    await virtualMachines.remove(intent.vmId)
+    return true
+  }
+
+  #isForgotten({ beganAt }: VmIntentRecord): boolean {
+    return this.#services.clock().getTime() - Date.parse(beganAt) > forgottenAfterMs
+  }
+}
+
+/** Undefined: there is no such VM. */
+async function read(intent: VmIntentRecord, host: HostConnection) {
+  try {
+    return await host.call((api) => api.readVirtualMachine(referenceOf(intent)))
+  } catch (error) {
+    if (isVmsealError(error, 'VMSEAL_NOT_FOUND')) return undefined
+    throw error
+  }
+}
