@@ -12,9 +12,10 @@ const arrows = {
   kms: ['kmip', 'store', 'native', 'errors'],
   rpc: ['native', 'errors'],
   host: ['rpc', 'native', 'errors'],
+  agent: ['host', 'rpc', 'store', 'native', 'errors'],
   store: ['errors'],
   vcenter: ['kmip', 'rpc', 'store', 'native', 'errors'],
-  cli: ['vcenter', 'host', 'kms', 'kmip', 'rpc', 'store', 'crypto', 'native', 'errors'],
+  cli: ['vcenter', 'agent', 'host', 'kms', 'kmip', 'rpc', 'store', 'crypto', 'native', 'errors'],
   errors: [],
 }
 const nameless = /(^|\/)(utils?|helpers?|common|misc)(\.(ts|rs|mjs)|\/)/

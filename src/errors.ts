@@ -362,8 +362,43 @@ export const errorCodes = {
     retryable: true,
     vsphere: 'HostNotConnected',
   },
+  VMSEAL_HOST_NOT_TRUSTED: {
+    summary:
+      'Who answers at the address of a host cannot prove to be that host, or does not accept this vCenter.',
+    fault: 'peer',
+    action: 'Find out who answers there. A host that joined another vCenter has to leave it and join again.',
+    vsphere: 'SSLVerifyFault',
+  },
+  VMSEAL_HOST_BUSY: {
+    summary: 'The host has as many requests as it takes.',
+    fault: 'environment',
+    action: 'Wait for some of them to end.',
+    retryable: true,
+  },
+  VMSEAL_HOST_LOCAL_ONLY: {
+    summary: 'The answer would be plaintext of a disk, which never travels over a network.',
+    fault: 'caller',
+    action: 'Ask on the machine of the host.',
+  },
+  VMSEAL_JOIN_REFUSED: {
+    summary: 'A join token is wrong, was used or has expired.',
+    fault: 'caller',
+    action: 'Have the host make a new token (start it again) and use it within its lifetime.',
+    vsphere: 'InvalidLogin',
+  },
+  VMSEAL_RPC_MALFORMED: {
+    summary: 'A message between vCenter and a host cannot be read.',
+    fault: 'peer',
+    action: 'Check which program sent it; vCenter and host may be of different versions.',
+  },
+  VMSEAL_RPC_VERSION: {
+    summary: 'vCenter and host have no version of their protocol in common.',
+    fault: 'peer',
+    action: 'Update the older of the two.',
+  },
   VMSEAL_TASK_INTERRUPTED: {
-    summary: 'vCenter ended while the task ran; the files of the VM are as before or as after it.',
+    summary:
+      'vCenter or the host ended while the task ran; the files of the VM are as before or as after it.',
     fault: 'environment',
     action: 'Look at the state of the VM and start the task again.',
     retryable: true,

@@ -1,6 +1,8 @@
 /** The public API of vmseal, and nothing else. */
 export { VmsealError, errorCodes, isVmsealError } from './errors.js'
 export type { CryptoKeyId, ErrorCode, ErrorDetails, Fault } from './errors.js'
+export { HostAgent } from './agent/host-agent.js'
+export type { HostAgentEvents, HostAgentOptions, JoinTokenInfo } from './agent/host-agent.js'
 export { Host } from './host/host.js'
 export type { HostOptions } from './host/host.js'
 export type { GuestState } from './host/guest-state.js'
@@ -23,6 +25,8 @@ export type {
   Work,
   WorkProgress,
 } from './rpc/host-api.js'
+export type { TurnedAway } from './rpc/https-listener.js'
+export type { HostAddress } from './rpc/wire.js'
 export { VCenter } from './vcenter/vcenter.js'
 export type { VCenterEvents, VCenterOptions } from './vcenter/vcenter.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
@@ -31,6 +35,7 @@ export type { HostSync } from './vcenter/host-sync.js'
 export type { KeyFailure, MissingKey } from './vcenter/missing-keys.js'
 export type { RebuildOptions, RebuildReport, RebuiltVm } from './vcenter/rebuild.js'
 export type { HostInfo, Hosts } from './vcenter/hosts.js'
+export type { JoiningHost } from './vcenter/network-hosts.js'
 export type { KeyProviderInfo, KeyProviders } from './vcenter/key-providers.js'
 export type { KeyProviderCredentials, KeyProviderSpec } from './vcenter/key-provider/spec.js'
 export type { CertificateInfo } from './vcenter/key-provider/certificate-info.js'

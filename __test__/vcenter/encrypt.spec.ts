@@ -21,7 +21,7 @@ test('B1: a VM is created encrypted with two disks; every one of its files is ci
     { capacityBytes: 2 ** 21, policy: encryption, device: 'scsi0:1' },
   ]) // prettier-ignore
   t.deepEqual(await filesWith(site.datastore, marker), [])
-  t.deepEqual([...new Set(await vm.readDisk('scsi0:1', 0, 8192))], [0], 'a guest reads zeros')
+  t.deepEqual([...new Set(await site.read(vm, 'scsi0:1', 0, 8192))], [0], 'a guest reads zeros')
 })
 
 test('B1: import with an encryption policy: no plaintext reaches the datastore, the image is untouched', async (t) => {
@@ -33,7 +33,7 @@ test('B1: import with an encryption policy: no plaintext reaches the datastore, 
   }) // prettier-ignore
   t.deepEqual(await filesWith(site.datastore, marker), [])
   t.is((await vm.digest('scsi0:0', { host: 'esx-2' })).sha256, image.sha256)
-  t.is((await vm.readDisk('scsi0:0', 512, 48)).toString(), marker)
+  t.is((await site.read(vm, 'scsi0:0', 512, 48)).toString(), marker)
   t.deepEqual((await stat(image.file)).mtimeMs, before.mtimeMs)
 })
 
@@ -165,7 +165,7 @@ test('bad wishes are refused by name, before a key is made', async (t) => {
   })
   await t.throwsAsync(vm.addDisk({}).done, { code: 'VMSEAL_INVALID_ARGUMENT' })
   await t.throwsAsync(vm.digest('ide0:0'), { code: 'VMSEAL_NOT_FOUND' })
-  await t.throwsAsync(vm.readDisk('scsi0:0', 0, 513), { code: 'VMSEAL_INVALID_ARGUMENT' })
+  await t.throwsAsync(site.read(vm, 'scsi0:0', 0, 513), { code: 'VMSEAL_INVALID_ARGUMENT' })
   await t.throwsAsync(create({ ...base, name: 'db01' }), { code: 'VMSEAL_ALREADY_EXISTS' })
   for (const name of ['', '../x', 'a/b', '.hidden', 'x'.repeat(81), 'new\nline'])
     await t.throwsAsync(create({ ...base, name }), { code: 'VMSEAL_INVALID_ARGUMENT' }, name)

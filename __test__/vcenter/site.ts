@@ -4,10 +4,26 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { Host, Kms, VCenter, type Cluster, type VCenterEvent } from '../../src/index.js'
+import {
+  HostAgent,
+  Host,
+  Kms,
+  VCenter,
+  type Cluster,
+  type VCenterEvent,
+  type VirtualMachine,
+} from '../../src/index.js'
 
 export const encryption = 'VM Encryption Policy'
 export const plain = 'Datastore Default'
+/** How the hosts of every site are reached: in this process, or as agents over HTTPS with mutual TLS. */
+let transport: 'in process' | 'network' = 'in process'
+
+/** Before a spec is imported: the same tests run over the network. */
+export function useNetwork(): void {
+  transport = 'network'
+}
+
 /** Stands all over the images; a datastore that holds it holds plaintext. */
 export const marker = 'vmseal test image: this text is in plain sight. '
 
@@ -22,6 +38,8 @@ export interface Site {
   /** KMIP operations that the KMS has seen since the site is open, in order. */
   readonly operations: string[]
   readonly events: VCenterEvent[]
+  /** Bytes of a disk as a guest reads them: asked of vCenter, or on the host itself where they may not travel. */
+  read(vm: VirtualMachine, disk: string, offset: number, length: number): Promise<Buffer>
   /** A raw image with the marker in every sector; a number that tells images apart. */
   image(name: string, megabytes?: number): Promise<{ file: string; sha256: string }>
   /** How often the KMS saw an operation since the last call for it, or the start. */
@@ -51,10 +69,18 @@ export async function openSite(
     await vcenter.keyProviders.add({ id: 'kms-1', servers: [kms.endpoint], credentials })
   const cluster = await vcenter.clusters.create('prod')
   const hosts: Host[] = []
+  const agents: HostAgent[] = []
   for (const name of options.hosts ?? ['esx-1', 'esx-2']) {
-    const host = await Host.start({ name, datastores: { ds1: datastore } })
-    hosts.push(host)
-    await cluster.addHost(host)
+    if (transport === 'in process') {
+      const host = await Host.start({ name, datastores: { ds1: datastore } })
+      hosts.push(host)
+      await cluster.addHost(host)
+    } else {
+      const agent = await startAgent(directory, name, datastore)
+      agents.push(agent)
+      hosts.push(agent.host)
+      await cluster.addHost({ address: agent.address, token: agent.joinToken?.token ?? '' })
+    }
     if (options.provider !== false && options.safe !== false) await vcenter.hosts.configureCryptoKey(name)
   }
   // What follows is what a test does.
@@ -62,6 +88,7 @@ export async function openSite(
   events.length = 0
   t.teardown(async () => {
     await vcenter.close()
+    for (const agent of agents) await agent.stop()
     for (const host of hosts) await host.stop()
     await kms.stop()
     await rm(directory, { recursive: true, force: true })
@@ -77,6 +104,14 @@ export async function openSite(
     hosts,
     operations,
     events,
+    read: async (vm, disk, offset, length) => {
+      if (transport === 'in process') return vm.readDisk(disk, offset, length)
+      const { datastore: name, vmx, host, disks } = await vm.info()
+      const owner = hosts.find((candidate) => candidate.name === host)
+      const { diskId = '' } = disks.find(({ device }) => device === disk) ?? {}
+      const text = await owner?.readDisk({ datastore: name, vmx }, diskId, offset, length)
+      return Buffer.from(text ?? '', 'base64')
+    },
     image: (name, megabytes = 1) => makeImage(path.join(directory, `${name}.raw`), name, megabytes),
     seen: (operation) => {
       const total = operations.filter((entry) => entry === operation).length
@@ -85,6 +120,10 @@ export async function openSite(
       return total - before
     },
   }
+}
+
+export function startAgent(directory: string, name: string, datastore: string): Promise<HostAgent> {
+  return HostAgent.start({ name, datastores: { ds1: datastore }, directory: path.join(directory, name) })
 }
 
 export async function makeImage(

@@ -9,14 +9,19 @@ export interface Address {
   readonly port: number
 }
 
-/** `host:port`, `[v6]:port`, or a host alone, which then has KMIP's port. */
-export function address(text: string): Address {
-  const [, v6, host = v6, port = '5696'] =
-    /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+))(?::(\d+))?$/.exec(text) ?? []
-  if (host === undefined)
-    throw new InvalidArgumentError('Write host:port, for instance kms.example.com:5696.')
-  return { host, port: portNumber(port) }
+/** `host:port`, `[v6]:port`, or a host alone, which then has the usual port. */
+export function addressOr(usualPort: number): (text: string) => Address {
+  return (text) => {
+    const [, v6, host = v6, port = String(usualPort)] =
+      /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]\s]+))(?::(\d+))?$/.exec(text) ?? []
+    if (host === undefined)
+      throw new InvalidArgumentError(`Write host:port, for instance host.example.com:${usualPort}.`)
+    return { host, port: portNumber(port) }
+  }
 }
+
+/** A KMS: the usual port is KMIP's. */
+export const address = addressOr(5696)
 
 export function portNumber(text: string): number {
   const port = Number(text)

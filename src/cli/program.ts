@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import { isVmsealError } from '../errors.js'
 import { addDiskCommands } from './disk/commands.js'
 import { addKmsCommands } from './kms/commands.js'
+import { addHostCommands } from './host/commands.js'
 import { output } from './output.js'
 import { addProviderCommands } from './provider/commands.js'
 import { addRekeyCommand } from './rekey.js'
@@ -47,6 +48,7 @@ Begin with:
   vmseal disk encrypt --help                  a disk, with a KMS and nothing else`,
     )
   addKmsCommands(program)
+  addHostCommands(program)
   addProviderCommands(program)
   addDiskCommands(program)
   addRekeyCommand(program)

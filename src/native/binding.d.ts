@@ -394,6 +394,12 @@ export declare function sealText(dek: KeyHandle, header: string, text: string): 
 /** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
 export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string
 
+/**
+ * Signs a request (PKCS#10, PEM) as a server certificate (PEM) for DNS names and IP addresses; of the request only the
+ * key counts.
+ */
+export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>): string
+
 /** Opens an RFC 3394 wrap, or VMSEAL_UNWRAP_FAILED. */
 export declare function unwrapKey(kek: KeyHandle, wrapped: Uint8Array): KeyHandle
 

@@ -1,4 +1,4 @@
-//! Certificates of the embedded KMS. Private keys are made and stay in 0600 files; only certificates cross.
+//! Certificates: of the embedded KMS, and of vCenter and its hosts. Private keys are made and stay in 0600 files; only certificates cross.
 
 use std::path::Path;
 use std::time::Duration;
@@ -60,6 +60,18 @@ pub fn sign_certificate_request(
     common_name: Option<String>,
 ) -> Result<String> {
     guard(|| pki::sign_csr(&ca_certificate, Path::new(&ca_key_file), &request, common_name.as_deref()))
+}
+
+/// Signs a request (PKCS#10, PEM) as a server certificate (PEM) for DNS names and IP addresses; of the request only the
+/// key counts.
+#[napi]
+pub fn sign_server_request(
+    ca_certificate: String,
+    ca_key_file: String,
+    request: String,
+    names: Vec<String>,
+) -> Result<String> {
+    guard(|| pki::sign_server_csr(&ca_certificate, Path::new(&ca_key_file), &request, &names))
 }
 
 /// The certificate chain that a server shows (PEM, its own first), before anybody trusts it.

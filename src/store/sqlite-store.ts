@@ -2,6 +2,7 @@
 import type { HostRecord, MissingKeyRecord, StoragePolicyRecord, Store, VmIntentRecord } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
+import { hostAuthorityTable, hostLinkTable } from './sqlite-host-links.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
 import { rekeyTable } from './sqlite-rekeys.js'
 import { SqliteVmTable, keyOf, keyParameters, type KeyColumns } from './sqlite-virtual-machines.js'
@@ -17,6 +18,8 @@ export function openSqliteStore(file: string): Store {
     keyCreations: keyCreationTable(database),
     clusters: clusterTable(database),
     hosts: hostTable(database),
+    hostLinks: hostLinkTable(database),
+    hostAuthority: hostAuthorityTable(database),
     storagePolicies: storagePolicyTable(database),
     virtualMachines: new SqliteVmTable(database),
     rekeys: rekeyTable(database),

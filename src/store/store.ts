@@ -11,6 +11,8 @@ export interface Store {
   readonly keyCreations: KeyCreationTable
   readonly clusters: ClusterTable
   readonly hosts: HostTable
+  readonly hostLinks: HostLinkTable
+  readonly hostAuthority: HostAuthorityTable
   readonly storagePolicies: StoragePolicyTable
   readonly virtualMachines: VmTable
   readonly rekeys: RekeyTable
@@ -99,6 +101,15 @@ export interface HostRecord {
   readonly addedAt: string
   /** The host key; absent: the host is not to be in encryption mode. */
   readonly cryptoKey: CryptoKeyId | null
+}
+
+/** How a host is reached over a network, and known there. */
+export interface HostLinkRecord {
+  readonly hostId: string
+  readonly host: string
+  readonly port: number
+  /** Hex SHA-256 of the public key (SPKI) in the host's certificate. */
+  readonly keyHash: string
 }
 
 export interface StoragePolicyRecord {
@@ -272,6 +283,21 @@ interface HostTable {
   setCryptoKey(id: string, key: CryptoKeyId | null): Promise<void>
   remove(id: string): Promise<void>
 }
+
+/** A link goes with its host. */
+interface HostLinkTable {
+  list(): Promise<HostLinkRecord[]>
+  save(record: HostLinkRecord): Promise<void>
+}
+
+/** What vCenter's CA for its hosts has signed for itself, PEM. Its private keys are files. */
+export interface HostAuthorityTable {
+  get(name: HostAuthorityPem): Promise<string | undefined>
+  set(name: HostAuthorityPem, pem: string): Promise<void>
+}
+
+/** The CA's certificate; vCenter's signing request and certificate. */
+type HostAuthorityPem = 'authority' | 'request' | 'certificate'
 
 export interface StoragePolicyTable {
   list(): Promise<StoragePolicyRecord[]>

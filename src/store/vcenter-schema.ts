@@ -85,6 +85,14 @@ export const vcenterMigrations: Migrations = [
   CREATE INDEX key_creation_provider ON key_creation (provider_id)
   `,
   `
+  CREATE TABLE host_link (
+    host_id TEXT PRIMARY KEY REFERENCES host (id) ON DELETE CASCADE, host TEXT NOT NULL, port INTEGER NOT NULL,
+    key_hash TEXT NOT NULL
+  ) STRICT;
+
+  CREATE TABLE host_authority (name TEXT PRIMARY KEY, pem TEXT NOT NULL) STRICT
+  `,
+  `
   -- The host key, by name.
   ALTER TABLE host ADD COLUMN provider_id TEXT;
   ALTER TABLE host ADD COLUMN key_id TEXT

@@ -1,13 +1,14 @@
 /** Clusters: the hosts of one have the keys of all its VMs. */
 import { randomUUID } from 'node:crypto'
 import { VmsealError } from '../errors.js'
-import type { HostApi } from '../rpc/host-api.js'
+import type { HostApi, HostIdentity } from '../rpc/host-api.js'
 import { connectInProcess } from '../rpc/in-process.js'
-import type { ClusterRecord } from '../store/store.js'
+import type { ClusterRecord, HostRecord } from '../store/store.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import type { HostInfo, Hosts } from './hosts.js'
 import { notFound, requireName } from './names.js'
+import type { JoiningHost } from './network-hosts.js'
 import type { Services } from './services.js'
 
 export class Clusters {
@@ -57,25 +58,33 @@ export class Cluster {
   }
 
   /**
-   * Adds a host, or connects one that belongs here already. If VMs of the cluster are encrypted, it is switched to safe
-   * with a host key of its own and gets every key that they use. A key that cannot be had now does not keep the host
-   * out; the result names it.
+   * Adds a host of this process, or a host agent by the address and the join token that it showed; or connects one that
+   * belongs here already. If VMs of the cluster are encrypted, it is switched to safe with a host key of its own and gets
+   * every key that they use. A key that cannot be had now does not keep the host out; the result names it.
    */
-  async addHost(host: HostApi): Promise<HostSync> {
-    const api = connectInProcess(host)
+  async addHost(host: HostApi | JoiningHost): Promise<HostSync> {
+    if (!('token' in host)) return (await this.#admit(connectInProcess(host))).sync
+    const joined = await this.#services.networkHosts.join(
+      host,
+      async (offer) => void (await this.#check(offer)),
+    )
+    try {
+      const { connection, sync } = await this.#admit(joined.api, joined.keep)
+      joined.watch(connection)
+      return sync
+    } catch (error) {
+      joined.giveUp(this.id)
+      throw error
+    }
+  }
+
+  /** `keep` is called when the host is in the store. */
+  async #admit(
+    api: HostApi,
+    keep: () => Promise<void> = async () => {},
+  ): Promise<{ connection: HostConnection; sync: HostSync }> {
     const identity = await api.identify()
-    const hosts = await this.#services.store.hosts.list()
-    const known = hosts.find((record) => record.id === identity.hostId)
-    if (known && known.clusterId !== this.id)
-      throw new VmsealError(
-        'VMSEAL_INVALID_STATE',
-        `host ${known.name} belongs to another cluster. Remove it there first`,
-        { details: { subject: known.name } },
-      )
-    if (hosts.some((record) => record.name === identity.name && record.id !== identity.hostId))
-      throw new VmsealError('VMSEAL_ALREADY_EXISTS', `there is another host named ${identity.name}`, {
-        details: { subject: identity.name },
-      })
+    const known = await this.#check(identity)
     const connection = new HostConnection(api, identity, this.id)
     const keys = await this.#services.store.virtualMachines.keysOfCluster(this.id)
     if (!known && keys.length > 0 && identity.cryptoState !== 'safe')
@@ -89,8 +98,26 @@ export class Cluster {
         datastores: identity.datastores,
         addedAt: this.#services.clock().toISOString(),
       })
+    await keep()
     this.#services.connections.set(connection)
-    return synchroniseHost(this.#services, connection, { joins: !known })
+    return { connection, sync: await synchroniseHost(this.#services, connection, { joins: !known }) }
+  }
+
+  /** Its record, if it belongs here already. Refuses a host of another cluster, and a name that is taken. */
+  async #check({ hostId, name }: Pick<HostIdentity, 'hostId' | 'name'>): Promise<HostRecord | undefined> {
+    const hosts = await this.#services.store.hosts.list()
+    const known = hosts.find((record) => record.id === hostId)
+    if (known && known.clusterId !== this.id)
+      throw new VmsealError(
+        'VMSEAL_INVALID_STATE',
+        `host ${known.name} belongs to another cluster. Remove it there first`,
+        { details: { subject: known.name } },
+      )
+    if (hosts.some((record) => record.name === name && record.id !== hostId))
+      throw new VmsealError('VMSEAL_ALREADY_EXISTS', `there is another host named ${name}`, {
+        details: { subject: name },
+      })
+    return known
   }
 
   async hosts(): Promise<HostInfo[]> {
@@ -118,6 +145,7 @@ export class Cluster {
       for (const key of await connection.call((api) => api.listKeys()))
         await connection.call((api) => api.removeKey(key))
     }
+    await this.#services.networkHosts.forget(record.id)
     connections.delete(record.id)
     await store.hosts.remove(record.id)
   }

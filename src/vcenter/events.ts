@@ -7,6 +7,13 @@ import type { MissingKey } from './missing-keys.js'
 export interface VCenterEventDetails {
   'vmseal.kms.crypto.KeyCreated': CryptoKeyId & { readonly context: string }
   'vmseal.host.crypto.KeyPushed': CryptoKeyId & { readonly host: string }
+  /** vCenter cannot talk to a host that it reaches over a network. */
+  'vim.event.HostConnectionLostEvent': {
+    readonly host: string
+    readonly error: ErrorCode
+    readonly message: string
+  }
+  'vim.event.HostConnectedEvent': { readonly host: string }
   'com.vmware.vc.kms.crypto.KeyGenerateFail': {
     readonly providerId: string
     /** Set when the KMS made a key that nobody uses. */

@@ -1,7 +1,14 @@
 /** The hosts that vCenter can talk to now. Connections live in this process; what was learned is in the store. */
-import { VmsealError, isVmsealError } from '../errors.js'
+import { VmsealError, isVmsealError, type ErrorCode } from '../errors.js'
 import type { HostApi, HostIdentity } from '../rpc/host-api.js'
 import type { HostRecord } from '../store/store.js'
+
+/** The host may be well, but nobody can talk to it; or it restarted in the middle. */
+const absences: ReadonlySet<ErrorCode> = new Set([
+  'VMSEAL_HOST_UNREACHABLE',
+  'VMSEAL_HOST_NOT_TRUSTED',
+  'VMSEAL_TASK_INTERRUPTED',
+])
 
 export class HostConnection {
   readonly hostId: string
@@ -10,6 +17,7 @@ export class HostConnection {
   readonly #api: HostApi
   #identity: HostIdentity
   #reachable = true
+  #missedSomething = false
 
   constructor(api: HostApi, identity: HostIdentity, clusterId: string) {
     this.#api = api
@@ -26,6 +34,20 @@ export class HostConnection {
 
   get reachable(): boolean {
     return this.#reachable
+  }
+
+  /** It did not answer at some time since it was last brought up to date: what was sent to it then is missing. */
+  get missedSomething(): boolean {
+    return this.#missedSomething
+  }
+
+  missSomething(): void {
+    this.#missedSomething = true
+  }
+
+  /** Call it before the host is brought up to date, so that what is lost meanwhile counts again. */
+  catchUp(): void {
+    this.#missedSomething = false
   }
 
   has(datastore: string): boolean {
@@ -51,7 +73,8 @@ export class HostConnection {
       this.#reachable = true
       return result
     } catch (error) {
-      this.#reachable = !isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')
+      this.#reachable = !isVmsealError(error) || !absences.has(error.code)
+      if (!this.#reachable) this.#missedSomething = true
       throw error
     }
   }
@@ -83,7 +106,7 @@ export class HostConnections {
     if (connection) return connection
     throw new VmsealError(
       'VMSEAL_HOST_UNREACHABLE',
-      `host ${record.name} is not connected. Start it and connect it with hosts.connect(host)`,
+      `host ${record.name} is not connected. Start it; one in this process also has to be connected with hosts.connect(host)`,
       { details: { subject: record.name } },
     )
   }

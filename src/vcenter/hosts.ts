@@ -56,7 +56,7 @@ export class Hosts {
     return found
   }
 
-  /** Connects a host that belongs to a cluster already, for instance after vCenter was opened again. */
+  /** Connects a host of this process that belongs to a cluster already, for instance after vCenter was opened again. */
   async connect(host: HostApi): Promise<HostSync> {
     const api = connectInProcess(host)
     const identity = await api.identify()
@@ -72,7 +72,10 @@ export class Hosts {
    */
   async reconnect(name: string): Promise<HostSync> {
     const record = await this.#record((host) => host.name === name, name)
-    return synchroniseHost(this.#services, this.#services.connections.require(record))
+    return (
+      (await this.#services.networkHosts.reconnect(record.id)) ??
+      synchroniseHost(this.#services, this.#services.connections.require(record))
+    )
   }
 
   /**

@@ -6,12 +6,14 @@ import type { HostEncryption } from './host-encryption.js'
 import type { KeyDistribution } from './key-distribution.js'
 import type { KeyRestoration } from './key-restoration.js'
 import type { KeyProviders } from './key-providers.js'
+import type { NetworkHosts } from './network-hosts.js'
 import type { StoragePolicies } from './storage-policies.js'
 import type { Tasks } from './tasks.js'
 import type { VmIntents } from './vm-intents.js'
 import type { VmInventory } from './vm-inventory.js'
 
 export interface Services {
+  readonly networkHosts: NetworkHosts
   readonly store: Store
   readonly clock: () => Date
   readonly events: EventLog

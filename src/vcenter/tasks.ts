@@ -33,6 +33,11 @@ export class Tasks {
     return this.#table.list(options.limit ?? 1000)
   }
 
+  /** @internal Nothing is queued or running. */
+  get isIdle(): boolean {
+    return this.#active.size === 0
+  }
+
   /** @internal */
   start<Result>(request: TaskRequest<Result>): Task<Result> {
     if (this.#stopped) throw new VmsealError('VMSEAL_INVALID_STATE', 'this vCenter is closed')

@@ -26,6 +26,8 @@ import { Tasks } from './tasks.js'
 import { VirtualMachines } from './virtual-machines.js'
 import { VmIntents } from './vm-intents.js'
 import { VmInventory } from './vm-inventory.js'
+import { HostAuthority } from './host-authority.js'
+import { NetworkHosts } from './network-hosts.js'
 
 export interface VCenterOptions {
   /** Holds the inventory and the credentials for key providers (mode 0700). Made when it is missing. */
@@ -49,6 +51,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   readonly hosts: Hosts
   readonly storagePolicies: StoragePolicies
   readonly virtualMachines: VirtualMachines
+  readonly #networkHosts: NetworkHosts
   readonly tasks: Tasks
   /** The event log. */
   readonly events: Pick<EventLog, 'list'>
@@ -61,7 +64,8 @@ export class VCenter extends EventEmitter<VCenterEvents> {
 
   /**
    * Opens the vCenter of a directory, or makes one. VMSEAL_FILE_LOCKED while another one has it open,
-   * VMSEAL_STORE_INVALID if its database is damaged or newer. Hosts have to be connected again.
+   * VMSEAL_STORE_INVALID if its database is damaged or newer. Hosts of
+   * this process have to be connected again; those on the network are reached by themselves.
    */
   static async open(options: VCenterOptions): Promise<VCenter> {
     if (typeof options?.directory !== 'string' || options.directory === '')
@@ -76,6 +80,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     try {
       const vcenter = new VCenter(directory, openSqliteStore(path.join(directory, 'vcenter.db')), lock)
       await vcenter.tasks.failInterrupted()
+      await vcenter.#networkHosts.start()
       return vcenter
     } catch (error) {
       lock.release()
@@ -115,6 +120,10 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     })
     const restoration = new KeyRestoration((host) => synchroniseHost(services, host))
     const services: Services = {
+      networkHosts: new NetworkHosts(
+        () => services,
+        new HostAuthority(path.join(directory, 'host-authority'), store.hostAuthority),
+      ),
       store,
       clock,
       events,
@@ -140,6 +149,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     this.hosts = new Hosts(services)
     this.clusters = new Clusters(services, this.hosts)
     this.virtualMachines = new VirtualMachines(services, this.clusters)
+    this.#networkHosts = services.networkHosts
   }
 
   /**
@@ -182,6 +192,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       await this.#restoration.close()
       await this.keyProviders.close()
     } finally {
+      await this.#networkHosts.close()
       await this.#store.close()
       this.#lock.release()
     }

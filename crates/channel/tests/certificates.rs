@@ -200,3 +200,27 @@ fn a_server_shows_its_certificate_to_whoever_asks() {
     let error = vmseal_channel::fetch_server_certificate("127.0.0.1", port, short).unwrap_err();
     assert_eq!(error.code(), "VMSEAL_KMIP_TIMEOUT");
 }
+
+#[test]
+fn a_request_becomes_a_server_certificate_of_the_names_that_the_authority_says() {
+    let installation = Installation::new();
+    let ca_key = installation.path("ca.key");
+    let request = pki::create_request("esx-1", &installation.path("host.key")).unwrap();
+    let names = ["0a1b2c3d.host.example".to_owned()];
+    let certificate = pki::sign_server_csr(&installation.ca, &ca_key, &request, &names).unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+    let parsed = pem.parse_x509().unwrap();
+    assert_eq!(parsed.subject().to_string(), "CN=0a1b2c3d.host.example", "not the name in the request");
+    let usage = parsed.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && !usage.client_auth);
+    assert!(!parsed.is_ca());
+    let alternative = parsed.subject_alternative_name().unwrap().unwrap();
+    assert_eq!(alternative.value.general_names.len(), 1);
+
+    for names in [&[][..], &["no name".to_owned()]] {
+        let refused = pki::sign_server_csr(&installation.ca, &ca_key, &request, names);
+        assert_eq!(refused.unwrap_err().code(), "VMSEAL_INVALID_ARGUMENT");
+    }
+    let refused = pki::sign_server_csr(&installation.ca, &ca_key, &installation.ca, &names);
+    assert_eq!(refused.unwrap_err().code(), "VMSEAL_CERTIFICATE_INVALID");
+}

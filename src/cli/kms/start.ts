@@ -1,5 +1,4 @@
 /** `vmseal kms start`: serves until it is told to end. */
-import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
@@ -7,6 +6,7 @@ import { Kms } from '../../kms/kms.js'
 import { native } from '../../native/load.js'
 import { portNumber, readPassphrase } from '../arguments.js'
 import { output } from '../output.js'
+import { firstSignal } from '../signal.js'
 import { ControlSocket } from './control.js'
 
 interface StartOptions {
@@ -96,18 +96,4 @@ function reportOperations(kms: Kms): void {
       `${time.toISOString()} ${clientName} ${operation}${keyId === undefined ? '' : ` ${keyId}`}: ${result}`,
     ),
   )
-}
-
-/** A second signal ends the process as it would without us. */
-async function firstSignal(): Promise<NodeJS.Signals> {
-  const signals = ['SIGINT', 'SIGTERM'] as const
-  const heard = new AbortController()
-  const waiting = signals.map(async (signal) => {
-    await once(process, signal, { signal: heard.signal })
-    return signal
-  })
-  const signal = await Promise.race(waiting)
-  for (const other of waiting) other.catch(() => {})
-  heard.abort()
-  return signal
 }

@@ -52,20 +52,8 @@ pub fn issue_server(
     names: &[String],
     key_file: &Path,
 ) -> Result<String, Error> {
-    let first = names.first().ok_or_else(|| {
-        Error::InvalidArgument("a server certificate needs at least one host name or IP address".to_owned())
-    })?;
-    for name in names {
-        if ServerName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_err() {
-            return Err(Error::InvalidArgument(format!("{name:?} is neither a host name nor an IP address")));
-        }
-    }
     let authority = Authority::open(ca_certificate_pem, ca_key_file)?;
-    // The common name is only a label: a host name that is too long for it still counts by its subject alternative name.
-    let label = if first.len() <= MAX_NAME { first } else { "vmseal server" };
-    let mut params = parameters(label, LEAF_DAYS, Some(&authority))?;
-    params.subject_alt_names = CertificateParams::new(names).map_err(unissued)?.subject_alt_names;
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let params = server_parameters(names, &authority)?;
     issue_with_new_key(&params, &authority, key_file)
 }
 
@@ -95,22 +83,48 @@ pub fn sign_csr(
     csr_pem: &str,
     common_name: Option<&str>,
 ) -> Result<String, Error> {
-    let bad = |reason: &str| Error::Certificate(format!("the certificate signing request {reason}"));
-    let (_, pem) = x509_parser::pem::parse_x509_pem(csr_pem.as_bytes()).map_err(|_| bad("is not PEM"))?;
-    if !matches!(pem.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
-        return Err(bad("is another kind of PEM; give BEGIN CERTIFICATE REQUEST"));
-    }
-    let (_, csr) = X509CertificationRequest::from_der(&pem.contents).map_err(|_| bad("cannot be read"))?;
-    csr.verify_signature().map_err(|_| bad("is not signed with its own key"))?;
-    let info = &csr.certification_request_info;
-    let requested = info.subject.iter_common_name().next().and_then(|name| name.as_str().ok());
-    let name = common_name.or(requested).ok_or_else(|| bad("has no common name; give one"))?;
-    let public_key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw)
-        .map_err(|_| bad("has a public key of an unknown kind"))?;
-
+    let (requested, public_key) = read_csr(csr_pem)?;
+    let name = common_name.or(requested.as_deref()).ok_or_else(|| bad_csr("has no common name; give one"))?;
     let authority = Authority::open(ca_certificate_pem, ca_key_file)?;
     let params = client_parameters(name, &authority)?;
     authority.sign(&params, &public_key)
+}
+
+/// Issues a server certificate for `names`, as [`issue_server`] does, PEM, for the public key of a certificate signing
+/// request (PKCS#10, PEM); nothing else of the request counts.
+///
+/// Errors: [`Error::InvalidArgument`], [`Error::Certificate`], [`Error::Io`].
+pub fn sign_server_csr(
+    ca_certificate_pem: &str,
+    ca_key_file: &Path,
+    csr_pem: &str,
+    names: &[String],
+) -> Result<String, Error> {
+    let (_, public_key) = read_csr(csr_pem)?;
+    let authority = Authority::open(ca_certificate_pem, ca_key_file)?;
+    let params = server_parameters(names, &authority)?;
+    authority.sign(&params, &public_key)
+}
+
+/// The common name, if there is one, and the public key of a signing request whose signature proves that the asker has
+/// the private key.
+fn read_csr(csr_pem: &str) -> Result<(Option<String>, SubjectPublicKeyInfo), Error> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(csr_pem.as_bytes()).map_err(|_| bad_csr("is not PEM"))?;
+    if !matches!(pem.label.as_str(), "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST") {
+        return Err(bad_csr("is another kind of PEM; give BEGIN CERTIFICATE REQUEST"));
+    }
+    let (_, csr) =
+        X509CertificationRequest::from_der(&pem.contents).map_err(|_| bad_csr("cannot be read"))?;
+    csr.verify_signature().map_err(|_| bad_csr("is not signed with its own key"))?;
+    let info = &csr.certification_request_info;
+    let name = info.subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+    let public_key = SubjectPublicKeyInfo::from_der(info.subject_pki.raw)
+        .map_err(|_| bad_csr("has a public key of an unknown kind"))?;
+    Ok((name.map(str::to_owned), public_key))
+}
+
+fn bad_csr(reason: &str) -> Error {
+    Error::Certificate(format!("the certificate signing request {reason}"))
 }
 
 /// 128 random bits as hexadecimal text.
@@ -158,6 +172,23 @@ fn issue_with_new_key(
     let certificate = authority.sign(params, &*key)?;
     key_file::create(key_file, &key)?;
     Ok(certificate)
+}
+
+fn server_parameters(names: &[String], authority: &Authority) -> Result<CertificateParams, Error> {
+    let first = names.first().ok_or_else(|| {
+        Error::InvalidArgument("a server certificate needs at least one host name or IP address".to_owned())
+    })?;
+    for name in names {
+        if ServerName::try_from(name.strip_prefix("*.").unwrap_or(name)).is_err() {
+            return Err(Error::InvalidArgument(format!("{name:?} is neither a host name nor an IP address")));
+        }
+    }
+    // The common name is only a label: a host name that is too long for it still counts by its subject alternative name.
+    let label = if first.len() <= MAX_NAME { first } else { "vmseal server" };
+    let mut params = parameters(label, LEAF_DAYS, Some(authority))?;
+    params.subject_alt_names = CertificateParams::new(names).map_err(unissued)?.subject_alt_names;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    Ok(params)
 }
 
 fn client_parameters(common_name: &str, authority: &Authority) -> Result<CertificateParams, Error> {

@@ -6,7 +6,9 @@ mod client_identity;
 mod describe;
 mod key_file;
 
-pub use authority::{AUTHORITY_DAYS, LEAF_DAYS, create_authority, issue_client, issue_server, sign_csr};
+pub use authority::{
+    AUTHORITY_DAYS, LEAF_DAYS, create_authority, issue_client, issue_server, sign_csr, sign_server_csr,
+};
 pub use client_identity::{create_request, create_self_signed};
 pub use describe::{Description, describe, spki_sha256, to_pem};
 

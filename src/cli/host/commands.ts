@@ -1,0 +1,11 @@
+import type { Command } from 'commander'
+import { addLeave } from './leave.js'
+import { addStart } from './start.js'
+
+export function addHostCommands(program: Command): void {
+  const host = program
+    .command('host')
+    .description('A host agent: it holds keys in memory only, and encrypts virtual disks on its datastores.')
+  addStart(host)
+  addLeave(host)
+}

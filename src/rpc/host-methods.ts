@@ -1,0 +1,120 @@
+/**
+ * The requests of `HostApi` as data: how each crosses, in this process or over a network, and what its answer looks like.
+ * A method that is missing here does not compile.
+ */
+import type { HostApi, Work } from './host-api.js'
+import { count, listOf, matching, nothing, object, oneOf, optional, text, type Shape } from './shapes.js'
+
+interface HostMethod {
+  /** Arguments, without `Work`. */
+  readonly values: number
+  /** `change`: acts at most once for each request id. `read`: may be asked again without harm. */
+  readonly kind: 'read' | 'change'
+  /** `Work` is its last argument: it reports progress and can be cancelled. */
+  readonly long?: true
+  /** Its answer is plaintext of a disk, so it is never given over a network. */
+  readonly local?: true
+  readonly result: Shape
+}
+
+export type HostMethodName = keyof HostApi
+
+const keyId = object({ keyId: text(), providerId: text() })
+const base64 = matching(/^[A-Za-z0-9+/]+={0,2}$/)
+const reference = { datastore: text(), vmx: text() }
+const uuid = matching(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+const vmConfig = object({
+  ...reference,
+  vmId: uuid,
+  name: text(),
+  homeKey: optional(keyId),
+  homeGeneration: optional(count),
+  homeFormerKeys: optional(listOf(keyId, 1000)),
+  disks: listOf(
+    object({
+      diskId: uuid,
+      device: text(),
+      file: text(),
+      capacityBytes: count,
+      key: optional(keyId),
+      generation: optional(count),
+      formerKeys: optional(listOf(keyId, 1000)),
+    }),
+    1000,
+  ),
+  cryptoState: oneOf('unlocked', 'locked'),
+  missingKeys: listOf(keyId, 1000),
+  powerState: oneOf('poweredOn', 'poweredOff'),
+})
+
+export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
+  identify: {
+    values: 0,
+    kind: 'read',
+    result: object({
+      hostId: uuid,
+      name: text(),
+      bootId: uuid,
+      publicKey: base64,
+      datastores: listOf(text(), 10_000),
+      cryptoState: oneOf('incapable', 'prepared', 'safe', 'pendingIncapable'),
+      cryptoKeyId: optional(keyId),
+    }),
+  },
+  prepareCrypto: { values: 0, kind: 'change', result: nothing },
+  enableCrypto: { values: 1, kind: 'change', result: nothing },
+  changeHostKey: {
+    values: 1,
+    kind: 'change',
+    result: object({
+      rewrapped: listOf(text()),
+      failed: listOf(object({ dump: text(), message: text(10_000) })),
+    }),
+  },
+  disableCrypto: { values: 0, kind: 'change', result: nothing },
+  installKey: { values: 1, kind: 'change', result: nothing },
+  listKeys: { values: 0, kind: 'read', result: listOf(keyId) },
+  removeKey: { values: 1, kind: 'change', result: nothing },
+  createVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
+  reconfigureVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  readVirtualMachine: { values: 1, kind: 'read', result: vmConfig },
+  findVirtualMachines: { values: 1, kind: 'read', result: listOf(object(reference)) },
+  destroyVirtualMachine: { values: 1, kind: 'change', result: nothing },
+  powerOn: { values: 1, kind: 'change', result: vmConfig },
+  powerOff: { values: 1, kind: 'change', result: vmConfig },
+  digestDisk: {
+    values: 2,
+    kind: 'read',
+    long: true,
+    result: object({ sha256: matching(/^[0-9a-f]{64}$/), bytes: count }),
+  },
+  readDisk: { values: 4, kind: 'read', local: true, result: base64 },
+}
+
+export function isHostMethod(name: unknown): name is HostMethodName {
+  return typeof name === 'string' && Object.hasOwn(hostMethods, name)
+}
+
+/** A `HostApi` whose every request goes through `request`. */
+export function hostApiOf(
+  request: (name: HostMethodName, values: readonly unknown[], work: Work) => Promise<unknown>,
+): HostApi {
+  const methods = Object.entries(hostMethods).map(([name, { values, long }]) => [
+    name,
+    (...given: unknown[]) =>
+      request(name as HostMethodName, given.slice(0, values), (long && (given[values] as Work)) || {}),
+  ])
+  return Object.fromEntries(methods) as HostApi
+}
+
+/** Calls a method by its name, with values that came from elsewhere: the host checks them. */
+export function callHost(
+  host: HostApi,
+  name: HostMethodName,
+  values: readonly unknown[],
+  work: Work,
+): Promise<unknown> {
+  const { values: arity, long } = hostMethods[name]
+  const all = Array.from({ length: arity }, (_, index) => values[index])
+  return (host[name] as (...all: unknown[]) => Promise<unknown>).call(host, ...all, ...(long ? [work] : []))
+}

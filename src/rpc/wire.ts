@@ -1,0 +1,30 @@
+/** Names and numbers that both ends of a network conversation agree on. */
+import { object, text, type Shape } from './shapes.js'
+
+export const rpcPath = '/vmseal'
+export const joinPath = '/vmseal/join'
+/** What this release speaks, newest last. The client takes the newest that both know. */
+export const rpcVersions: readonly number[] = [1]
+/** Instance of the host that a request is meant for. */
+export const instanceHeader = 'vmseal-instance'
+/** Ids of requests whose answers have arrived. */
+export const receivedHeader = 'vmseal-received'
+/** A host that works shows every so often that it lives, in milliseconds. */
+export const beatMs = 2000
+export const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/** The name in a host's certificate: it is the host id that is vouched for, wherever the host is reached. */
+export function hostCertificateName(hostId: string): string {
+  return `${hostId}.host.vmseal`
+}
+
+export interface HostAddress {
+  readonly host: string
+  readonly port: number
+}
+
+export const isErrorMessage: Shape = object({
+  code: text(200),
+  message: text(100_000),
+  details: (value) => typeof value === 'object' && value !== null && !Array.isArray(value),
+})
