@@ -159,6 +159,8 @@ test('a host that is not there is told so after some attempts, and answers when 
   proxy.down = true
   await t.throwsAsync(client.api.removeKey(key), { code: 'VMSEAL_HOST_UNREACHABLE' })
   await t.throwsAsync(client.api.listKeys(), { code: 'VMSEAL_HOST_UNREACHABLE' })
+  await t.throwsAsync(client.strangers(), { code: 'VMSEAL_HOST_UNREACHABLE' })
+  await t.throwsAsync(client.ended(randomUUID()), { code: 'VMSEAL_HOST_UNREACHABLE' })
   proxy.down = false
   t.deepEqual(await client.api.listKeys(), [])
 })

@@ -87,8 +87,7 @@ export class HttpsHost {
 
   /** Changes that the host works on now and that nobody here began. */
   async strangers(): Promise<readonly RunningRequest[]> {
-    const { version } = await this.#greet()
-    const { message } = await this.#exchange({ method: 'GET', path: `${rpcPath}/${version}/requests` })
+    const { message } = await this.#ask('')
     const running = resultOf(message)
     if (!isRunning(running)) throw malformed('it is no list of requests')
     return (running as RunningRequest[]).filter(({ id }) => !this.#own.has(id))
@@ -96,8 +95,7 @@ export class HttpsHost {
 
   /** Waits until a request that somebody began has ended. */
   async ended(id: string): Promise<void> {
-    const { version } = await this.#greet()
-    await this.#exchange({ method: 'GET', path: `${rpcPath}/${version}/requests/${id}` })
+    await this.#ask(`/${id}`)
   }
 
   /** Requests that are under way reject; the host goes on with what it works on. */
@@ -127,6 +125,18 @@ export class HttpsHost {
     } finally {
       this.#own.delete(id)
       work.signal?.removeEventListener('abort', cancel)
+    }
+  }
+
+  /** A question about requests, asked once. */
+  async #ask(path: string): Promise<Reply> {
+    try {
+      const { version } = await this.#greet()
+      return await this.#exchange({ method: 'GET', path: `${rpcPath}/${version}/requests${path}` })
+    } catch (error) {
+      if (!(error instanceof LinkError)) throw error
+      this.#instance = undefined
+      throw error.untrusted ? this.#untrusted(error) : this.#unreachable(error.message, error)
     }
   }
 

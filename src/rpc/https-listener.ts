@@ -82,6 +82,8 @@ export class HttpsListener {
     this.#limits = limits
     this.#onTurnedAway = onTurnedAway
     server.on('connection', (socket) => this.#connect(socket))
+    // Out of file descriptors, for instance: who came is not served, who comes later may be.
+    server.on('error', ({ message }) => onTurnedAway({ remoteAddress: 'unknown', reason: message }))
   }
 
   get port(): number {

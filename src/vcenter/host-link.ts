@@ -77,7 +77,8 @@ export class HostLink {
       } catch (error) {
         if (signal.aborted) return
         waitMs = 0
-        await this.#tell('lost', error)
+        // If it cannot be written down, the next attempt tells.
+        await this.#tell('lost', error).catch(() => {})
         await pause.wait(signal)
       }
   }
@@ -140,7 +141,6 @@ export class HostLink {
   async #tell(state: 'connected' | 'lost', error?: unknown): Promise<void> {
     if (this.#told === state) return
     const { name } = (await this.#services.store.hosts.list()).find(({ id }) => id === this.#hostId) ?? {}
-    this.#told = state
     if (name === undefined) return
     if (state === 'connected')
       await this.#services.events.append('vim.event.HostConnectedEvent', { host: name })
@@ -150,5 +150,6 @@ export class HostLink {
         error: isVmsealError(error) ? error.code : 'VMSEAL_INTERNAL',
         message: error instanceof Error ? error.message : String(error),
       })
+    this.#told = state
   }
 }
