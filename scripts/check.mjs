@@ -19,6 +19,7 @@ const checks = [
   ['dead code', 'npx', ['--no-install', 'knip', '--no-progress']],
   ['house rules', 'node', ['scripts/house-rules.mjs']],
   ['generated documents', 'node', ['scripts/generate-docs.mjs', '--check']],
+  ['feature table', 'node', ['scripts/features.mjs', '--check']],
   ['API report', 'node', ['scripts/api-report.mjs']],
 ]
 

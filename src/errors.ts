@@ -88,6 +88,12 @@ export const errorCodes = {
     fault: 'environment',
     action: 'Build it from source: npm run build:native (needs cargo).',
   },
+  VMSEAL_NO_PERMISSION: {
+    summary: 'The user lacks a privilege on an object; nothing was done and no key was made.',
+    fault: 'caller',
+    action: 'Ask an administrator for a role with the privilege on the object, or on one above it.',
+    vsphere: 'NoPermission',
+  },
   // Wraps and seals
   VMSEAL_UNWRAP_FAILED: {
     summary: 'A wrapped key failed its integrity check (RFC 3394, RFC 5649).',
@@ -426,6 +432,9 @@ export interface ErrorDetails {
   readonly resultReason?: string
   /** With errors of a KMIP connection: no byte of the request was sent, so it may be repeated. */
   readonly notSent?: boolean
+  /** With VMSEAL_NO_PERMISSION: what is lacking, for instance `Cryptographer.Decrypt`, and where. */
+  readonly privilege?: string
+  readonly object?: string
   /** The file, object or argument that the message is about. */
   readonly subject?: string
 }

@@ -28,7 +28,17 @@ export type {
 export type { TurnedAway } from './rpc/https-listener.js'
 export type { HostAddress } from './rpc/wire.js'
 export { VCenter } from './vcenter/vcenter.js'
-export type { VCenterEvents, VCenterOptions } from './vcenter/vcenter.js'
+export type { VCenterEvents, VCenterOptions, VCenterSession } from './vcenter/vcenter.js'
+export type {
+  Authorization,
+  Permission,
+  Permissions,
+  Role,
+  Roles,
+  Users,
+} from './vcenter/authorization/authorization.js'
+export type { InventoryObject } from './vcenter/authorization/inventory-objects.js'
+export type { Privilege } from './vcenter/authorization/privileges.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
 export type { VCenterEvent, VCenterEventDetails, VCenterEventId } from './vcenter/events.js'
 export type { HostSync } from './vcenter/host-sync.js'
@@ -66,4 +76,4 @@ export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-invent
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
-export type { KeyHop, KmsServerAddress, TaskRecord, TaskState } from './store/store.js'
+export type { KeyHop, KmsServerAddress, TaskRecord, TaskState, UserRecord } from './store/store.js'

@@ -26,7 +26,7 @@ async function startAgain(t: ExecutionContext, site: Site): Promise<void> {
 
 async function until(t: ExecutionContext, what: string, holds: () => Promise<boolean>): Promise<void> {
   for (let turn = 0; turn < 400; turn += 1) {
-    if (await holds()) return t.pass(what)
+    if (await holds()) return void t.pass(what)
     await pause(50)
   }
   t.fail(`${what}: it does not come`)

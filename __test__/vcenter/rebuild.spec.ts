@@ -81,7 +81,7 @@ test('E7: with another provider id the VMs stay locked, and unlock once the righ
 
   await vcenter.keyProviders.add({ id: 'kms-1', servers: site.kms.endpoint, credentials: site.credentials })
   t.is((await vm.unlock()).cryptoState, 'unlocked')
-  t.is((await vm.digest('scsi0:0')).sha256, digests.get('db01'))
+  t.is((await vm.digest('scsi0:0')).sha256, digests.get('db01') as string)
 })
 
 test('E7: what cannot be registered is reported and does not hold up the others', async (t) => {

@@ -1,6 +1,7 @@
 /** The store on one SQLite file. */
 import type { HostRecord, MissingKeyRecord, StoragePolicyRecord, Store, VmIntentRecord } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
+import { authorizationTable } from './sqlite-authorization.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { hostAuthorityTable, hostLinkTable } from './sqlite-host-links.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
@@ -27,6 +28,7 @@ export function openSqliteStore(file: string): Store {
     vmIntents: vmIntentTable(database),
     tasks: journal.tasks,
     events: journal.events,
+    authorization: authorizationTable(database),
     close: async () => database.close(),
   }
 }

@@ -20,6 +20,7 @@ export interface Store {
   readonly vmIntents: VmIntentTable
   readonly tasks: TaskTable
   readonly events: EventTable
+  readonly authorization: AuthorizationTable
   close(): Promise<void>
 }
 
@@ -234,6 +235,31 @@ export interface EventRecord {
   readonly details: Readonly<Record<string, unknown>>
 }
 
+/** An object that permissions stand on. The root has the id ''; a datastore has its name. */
+export interface InventoryEntity {
+  readonly type: 'root' | 'cluster' | 'host' | 'vm' | 'datastore'
+  readonly id: string
+}
+
+export interface UserRecord {
+  readonly name: string
+  readonly createdAt: string
+}
+
+/** A role of one's own; the built-in ones are not in the store. */
+export interface RoleRecord {
+  readonly name: string
+  readonly privileges: readonly string[]
+}
+
+export interface PermissionRecord {
+  readonly user: string
+  readonly role: string
+  readonly entity: InventoryEntity
+  /** It holds for what is below the object too. */
+  readonly propagate: boolean
+}
+
 export interface KeyProviderTable {
   list(): Promise<KeyProviderRecord[]>
   /** Fails with VMSEAL_ALREADY_EXISTS. The first one becomes the default in the same step. */
@@ -360,4 +386,20 @@ export interface EventTable {
   append(event: Omit<EventRecord, 'sequence'>): Promise<EventRecord>
   /** Oldest first. */
   list(afterSequence: number, limit: number): Promise<EventRecord[]>
+}
+
+export interface AuthorizationTable {
+  listUsers(): Promise<UserRecord[]>
+  insertUser(record: UserRecord): Promise<void>
+  /** With its permissions. False if there is none. */
+  removeUser(name: string): Promise<boolean>
+  listRoles(): Promise<RoleRecord[]>
+  insertRole(record: RoleRecord): Promise<void>
+  updateRole(record: RoleRecord): Promise<boolean>
+  removeRole(name: string): Promise<boolean>
+  listPermissions(): Promise<PermissionRecord[]>
+  permissionsOf(user: string): Promise<PermissionRecord[]>
+  /** Replaces the one that the user has on the same object. */
+  setPermission(record: PermissionRecord): Promise<void>
+  removePermission(user: string, entity: InventoryEntity): Promise<boolean>
 }

@@ -133,4 +133,23 @@ export const vcenterMigrations: Migrations = [
     disk_policy_ids TEXT NOT NULL, began_at TEXT NOT NULL
   ) STRICT
   `,
+  `
+  CREATE TABLE user (name TEXT PRIMARY KEY, created_at TEXT NOT NULL) STRICT;
+
+  CREATE TABLE role (name TEXT PRIMARY KEY, privileges TEXT NOT NULL) STRICT;
+
+  CREATE TABLE permission (
+    user_name TEXT NOT NULL REFERENCES user (name) ON DELETE CASCADE, role TEXT NOT NULL,
+    entity_type TEXT NOT NULL, entity_id TEXT NOT NULL, propagate INTEGER NOT NULL,
+    PRIMARY KEY (user_name, entity_type, entity_id)
+  ) STRICT;
+
+  -- A VM that comes back has its id, and must not bring permissions of old with it.
+  CREATE TRIGGER vm_permission AFTER DELETE ON vm BEGIN
+    DELETE FROM permission WHERE entity_type = 'vm' AND entity_id = OLD.id;
+  END;
+  CREATE TRIGGER host_permission AFTER DELETE ON host BEGIN
+    DELETE FROM permission WHERE entity_type = 'host' AND entity_id = OLD.id;
+  END
+  `,
 ]

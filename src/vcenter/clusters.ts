@@ -87,8 +87,8 @@ export class Cluster {
     const known = await this.#check(identity)
     const connection = new HostConnection(api, identity, this.id)
     const keys = await this.#services.store.virtualMachines.keysOfCluster(this.id)
-    if (!known && keys.length > 0 && identity.cryptoState !== 'safe')
-      await this.#services.hostEncryption.authorize(connection)
+    // A host that says it is safe is given them as well.
+    if (!known && keys.length > 0) await this.#services.hostEncryption.authorize(connection)
     if (!known)
       await this.#services.store.hosts.save({
         id: identity.hostId,

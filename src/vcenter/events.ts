@@ -64,6 +64,14 @@ export interface VCenterEventDetails {
   'vmseal.vm.crypto.RolledBack': VmGenerations
   /** A warning: this vCenter never saw the DEKs of a VM that was registered, so it cannot tell whether its files are old ones. */
   'vmseal.vm.crypto.GenerationUnverified': VmGenerations
+  /** A user lacked a privilege. Nothing was done. */
+  'vmseal.authorization.Refused': {
+    readonly user: string
+    readonly privilege: string
+    /** For people, for instance `virtual machine db01`. */
+    readonly object: string
+    readonly operation?: string
+  }
   'com.vmware.vc.crypto.Operation': {
     readonly operation: 'create' | 'reconfigure' | 'recrypt' | 'register' | 'unlock' | 'destroy'
     readonly vm: string

@@ -15,6 +15,7 @@ export interface HostInfo {
   readonly name: string
   /** Name of the cluster. */
   readonly cluster: string
+  readonly clusterId: string
   readonly datastores: readonly string[]
   /** As of the last time the host was talked to. */
   readonly connectionState: 'connected' | 'disconnected'
@@ -43,6 +44,7 @@ export class Hosts {
       id,
       name,
       cluster: clusters.find((cluster) => cluster.id === clusterId)?.name ?? clusterId,
+      clusterId,
       datastores,
       connectionState: connections.get(id)?.reachable ? 'connected' : 'disconnected',
       ...modeOf(id),

@@ -1,5 +1,6 @@
 /** What the operations of a vCenter are built from. Made once, in vcenter.ts. */
 import type { Store } from '../store/store.js'
+import type { Access } from './authorization/access.js'
 import type { EventLog } from './events.js'
 import type { HostConnections } from './host-connections.js'
 import type { HostEncryption } from './host-encryption.js'
@@ -17,6 +18,7 @@ export interface Services {
   readonly store: Store
   readonly clock: () => Date
   readonly events: EventLog
+  readonly access: Access
   readonly tasks: Tasks
   readonly keyProviders: KeyProviders
   readonly storagePolicies: StoragePolicies

@@ -2,6 +2,8 @@
 import { randomUUID } from 'node:crypto'
 import { VmsealError } from '../errors.js'
 import type { StoragePolicyRecord, StoragePolicyTable } from '../store/store.js'
+import type { Access } from './authorization/access.js'
+import { rootEntity } from './authorization/inventory-objects.js'
 import { requireName } from './names.js'
 
 export type StoragePolicy = Readonly<StoragePolicyRecord>
@@ -12,9 +14,12 @@ export const plainPolicyName = 'Datastore Default'
 
 export class StoragePolicies {
   readonly #table: StoragePolicyTable
+  readonly #access: Access
 
-  constructor(table: StoragePolicyTable) {
+  /** @internal */
+  constructor(table: StoragePolicyTable, access: Access) {
     this.#table = table
+    this.#access = access
   }
 
   /** VMSEAL_ALREADY_EXISTS if the name is taken, by a bundled policy too: those cannot be changed. */
@@ -22,6 +27,7 @@ export class StoragePolicies {
     const name = requireName('storage policy name', spec.name)
     if (typeof spec.encryption !== 'boolean')
       throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'encryption must be true or false')
+    if (spec.encryption) await this.#access.require('Cryptographer.ManageEncryptionPolicy', rootEntity)
     const policy = { id: randomUUID(), name, encryption: spec.encryption, bundled: false }
     await this.#table.insert(policy)
     return policy

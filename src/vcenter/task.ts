@@ -59,6 +59,8 @@ export interface TaskSpec<Result> {
   readonly entity: string
   readonly run: (context: TaskContext) => Promise<Result>
   readonly signal?: AbortSignal | undefined
+  /** What has to hold before it begins. */
+  readonly admission?: (() => Promise<void>) | undefined
   readonly clock: () => Date
   readonly save: (record: TaskRecord) => Promise<void>
 }
@@ -130,6 +132,7 @@ export class Task<Result = unknown> extends EventEmitter<TaskEvents> {
     outer?.addEventListener('abort', forward, { once: true })
     if (outer?.aborted) forward()
     try {
+      await this.#spec.admission?.()
       await this.#spec.save(this.record())
       await Promise.race([turn, aborted(signal)])
       refuseCancelled(signal)

@@ -1,6 +1,7 @@
 /** All tasks of a vCenter: they start here, take turns by lane, and are on record. */
 import { VmsealError } from '../errors.js'
 import type { TaskRecord, TaskTable } from '../store/store.js'
+import { admissionOfCall } from './authorization/access.js'
 import { Task, type TaskContext } from './task.js'
 
 export interface TaskRequest<Result> {
@@ -44,7 +45,12 @@ export class Tasks {
     const { lane, ...rest } = request
     const turn = this.#lanes.get(lane) ?? Promise.resolve()
     const task = new Task<Result>(
-      { ...rest, clock: this.#clock, save: (record) => this.#table.save(record) },
+      {
+        ...rest,
+        admission: admissionOfCall(),
+        clock: this.#clock,
+        save: (record) => this.#table.save(record),
+      },
       turn,
     )
     const listed: Task = task

@@ -6,6 +6,10 @@ import { VmsealError } from '../errors.js'
 import { DirectoryLock } from '../store/directory-lock.js'
 import { openSqliteStore } from '../store/sqlite-store.js'
 import type { Store } from '../store/store.js'
+import { Access } from './authorization/access.js'
+import { Authorization } from './authorization/authorization.js'
+import { Guard } from './authorization/guard.js'
+import { vcenterRules } from './authorization/operations.js'
 import { Clusters } from './clusters.js'
 import { EventLog, type VCenterEvent } from './events.js'
 import { HostConnections, type HostConnection } from './host-connections.js'
@@ -18,6 +22,7 @@ import { KeyRestoration } from './key-restoration.js'
 import { KeySealing } from './key-sealing.js'
 import { ProviderRekey, type RekeyOptions, type RekeyResult } from './provider-rekey.js'
 import { rebuildInventory, type RebuildOptions, type RebuildReport } from './rebuild.js'
+import { requireName } from './names.js'
 import type { Services } from './services.js'
 import { tellListeners } from './listeners.js'
 import { StoragePolicies } from './storage-policies.js'
@@ -40,10 +45,23 @@ export interface VCenterEvents {
   task: [task: Task]
 }
 
-const clock = (): Date => new Date()
+/** What a user sees of a vCenter: each operation first asks whether he may. */
+export interface VCenterSession extends Pick<
+  VCenter,
+  | 'authorization'
+  | 'clusters'
+  | 'events'
+  | 'hosts'
+  | 'keyProviders'
+  | 'rekey'
+  | 'storagePolicies'
+  | 'tasks'
+  | 'virtualMachines'
+> {
+  readonly user: string
+}
 
-/** Cryptographer.RegisterHost, until there are users who lack it. */
-const everybodyMay = async (): Promise<void> => {}
+const clock = (): Date => new Date()
 
 export class VCenter extends EventEmitter<VCenterEvents> {
   readonly keyProviders: KeyProviders
@@ -55,6 +73,8 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   readonly tasks: Tasks
   /** The event log. */
   readonly events: Pick<EventLog, 'list'>
+  readonly authorization: Authorization
+  readonly #access: Access
   readonly #store: Store
   readonly #rekey: ProviderRekey
   readonly #services: Services
@@ -96,6 +116,10 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     this.#store = store
     this.#lock = lock
     this.events = events
+    this.#access = new Access(store, (refusal) =>
+      events.append('vmseal.authorization.Refused', { ...refusal }),
+    )
+    this.authorization = new Authorization({ store, access: this.#access, clock })
     const connections = new HostConnections()
     const expect = (host: HostConnection): void => restoration.expect(host)
     const inventory = new VmInventory({ store, connections, events, clock, onRestarted: expect })
@@ -108,7 +132,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       directory: path.join(directory, 'credentials'),
       onReturn: () => restoration.hurry(),
     })
-    this.storagePolicies = new StoragePolicies(store.storagePolicies)
+    this.storagePolicies = new StoragePolicies(store.storagePolicies, this.#access)
     this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
     const sealing = new KeySealing(this.keyProviders, clock)
     const hostEncryption = new HostEncryption({
@@ -116,7 +140,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       events,
       keyProviders: this.keyProviders,
       sealing,
-      authorize: everybodyMay,
+      authorize: (host) => this.#access.requireOnHost('Cryptographer.RegisterHost', host),
     })
     const restoration = new KeyRestoration((host) => synchroniseHost(services, host))
     const services: Services = {
@@ -127,6 +151,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       store,
       clock,
       events,
+      access: this.#access,
       tasks: this.tasks,
       keyProviders: this.keyProviders,
       storagePolicies: this.storagePolicies,
@@ -178,6 +203,28 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   async rebuild(options: RebuildOptions): Promise<RebuildReport> {
     const { id } = await this.clusters.get(options.cluster)
     return rebuildInventory(this.#services, this.virtualMachines, id, options)
+  }
+
+  /**
+   * The same vCenter for one user: every operation asks for its privileges first, and VMSEAL_NO_PERMISSION names the one
+   * that is lacking. Whoever holds this VCenter itself acts as the built-in `administrator`. The caller has to know who
+   * the user is: there are no passwords here.
+   */
+  as(user: string): VCenterSession {
+    const guard = new Guard(this.#store, this.#access, requireName('user name', user))
+    return {
+      user,
+      authorization: guard.guard(this.authorization),
+      clusters: guard.guard(this.clusters),
+      events: guard.guard(this.events),
+      hosts: guard.guard(this.hosts),
+      keyProviders: guard.guard(this.keyProviders),
+      rekey: (options) =>
+        guard.task('VCenter.rekey', vcenterRules.rekey, [options], () => this.rekey(options)),
+      storagePolicies: guard.guard(this.storagePolicies),
+      tasks: guard.guard(this.tasks),
+      virtualMachines: guard.guard(this.virtualMachines),
+    }
   }
 
   /** Cancels running tasks, waits for their end, and closes. Hosts go on. Idempotent. */

@@ -1,6 +1,6 @@
 /** One VM, as a caller works with it. */
 import type { HostApi } from '../rpc/host-api.js'
-import type { VmRecord } from '../store/store.js'
+import type { DiskRecord, VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
 import type { Services } from './services.js'
@@ -32,12 +32,15 @@ export interface HostOption {
 export class VirtualMachine {
   readonly id: string
   readonly name: string
+  /** Of the cluster it was in when this object was made. */
+  readonly clusterId: string
   readonly #services: Services
 
   /** @internal */
   constructor(record: VmRecord, services: Services) {
     this.id = record.id
     this.name = record.name
+    this.clusterId = record.clusterId
     this.#services = services
   }
 
@@ -123,7 +126,7 @@ export class VirtualMachine {
     options: HostOption & { signal?: AbortSignal } = {},
   ): Promise<{ sha256: string; bytes: number }> {
     const vm = await this.#record()
-    const { diskId } = findDisk(vm.disks, disk)
+    const { diskId } = await this.#readable(vm, disk)
     const work = options.signal ? { signal: options.signal } : {}
     return this.#onDisk(vm, options, (api) => api.digestDisk(referenceOf(vm), diskId, work))
   }
@@ -131,7 +134,7 @@ export class VirtualMachine {
   /** Up to 1 MiB of a disk as a guest reads it. */
   async readDisk(disk: string, offset: number, length: number, options: HostOption = {}): Promise<Buffer> {
     const vm = await this.#record()
-    const { diskId } = findDisk(vm.disks, disk)
+    const { diskId } = await this.#readable(vm, disk)
     const text = await this.#onDisk(vm, options, (api) =>
       api.readDisk(referenceOf(vm), diskId, offset, length),
     )
@@ -167,6 +170,12 @@ export class VirtualMachine {
         },
       )
     })
+  }
+
+  async #readable(vm: VmRecord, name: string): Promise<DiskRecord> {
+    const disk = findDisk(vm.disks, name)
+    if (disk.key) await this.#services.access.require('Cryptographer.Access', { type: 'vm', id: vm.id })
+    return disk
   }
 
   #host(vm: VmRecord, name: string | undefined): HostConnection {

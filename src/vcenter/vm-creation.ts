@@ -92,7 +92,10 @@ export class VmCreation {
     return record
   }
 
-  /** Takes a VM over as its files describe it. If its keys cannot be had it is registered all the same, locked. */
+  /**
+   * Takes a VM over as its files describe it. If its keys cannot be had, or the user lacks Cryptographer.RegisterVM, it is
+   * registered all the same, locked.
+   */
   async register(
     plan: { clusterId: string; datastore: string; vmx: string; host?: string | undefined },
     context: TaskContext,
@@ -104,6 +107,9 @@ export class VmCreation {
     const record = await inventory.adopt(config, plan.clusterId, host)
     await warnOfGenerations(this.#services, record, host)
     const keys = withoutKeys(keysOf(record), [])
+    const folder = { type: 'cluster', id: plan.clusterId } as const
+    if (keys.length > 0 && !(await this.#services.access.holds('Cryptographer.RegisterVM', folder)))
+      return record
     const hosts = connections.ofCluster(plan.clusterId)
     const subject = { operation: 'register', vm: record.name, host: host.name, keys } as const
     const failures: KeyFailure[] = []
@@ -130,6 +136,8 @@ export class VmCreation {
       home: home.encryption,
       disks: new Map(disks.map(({ policy }, index) => [`number ${index}`, policy.encryption])),
     })
+    if (home.encryption)
+      await this.#services.access.require('Cryptographer.EncryptNew', { type: 'cluster', id: plan.clusterId })
     const host = connections.place(plan.clusterId, plan.datastore, { name: plan.host })
     await refuseTaken(host, plan.datastore, name)
 

@@ -64,6 +64,7 @@ export class VmReconfiguration {
       context.step({ actor: 'vcenter', action: 'nothing to change' })
       return this.#services.inventory.absorb(record, config, host, { policies })
     }
+    await this.#requirePrivileges(plan, record)
     await this.#services.inventory.requireNotRunning(record)
     refuseSnapshots(config)
     for (const id of disksThat('encrypt', plan))
@@ -90,6 +91,8 @@ export class VmReconfiguration {
     const diskId = randomUUID()
     const encrypt = policy.encryption
     refuseMismatch({ home: config.homeKey !== undefined, disks: new Map([['to be added', encrypt]]) })
+    if (encrypt)
+      await this.#services.access.require('Cryptographer.EncryptNew', { type: 'vm', id: record.id })
     await this.#services.inventory.requireNotRunning(record)
     const named = new Map(spec.keyId === undefined ? [] : [[diskId, spec.keyId]])
     const keyPlan = await this.#keys.plan(encrypt ? [diskId] : [], { named }, record.clusterId)
@@ -114,6 +117,14 @@ export class VmReconfiguration {
     await this.#ensurePresentKeys(config, { disks: new Map() }, host, context)
     const changed = await this.#reconfigure(record, { removeDisks: [diskId] }, host, new Map(), context)
     return this.#services.inventory.absorb(record, changed, host, { moved: true })
+  }
+
+  /** Whoever may encrypt may not therefore decrypt, and the other way round. */
+  async #requirePrivileges(plan: CryptoPlan, record: VmRecord): Promise<void> {
+    const vm = { type: 'vm', id: record.id } as const
+    const changes = new Set([plan.home, ...plan.disks.values()])
+    if (changes.has('encrypt')) await this.#services.access.require('Cryptographer.Encrypt', vm)
+    if (changes.has('decrypt')) await this.#services.access.require('Cryptographer.Decrypt', vm)
   }
 
   async #finish(
