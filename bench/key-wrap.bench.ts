@@ -1,6 +1,6 @@
 /** Key wrap of 64-byte keys from JavaScript, one by one and in batches, beside Node's `id-aes256-wrap`. */
 import { createCipheriv, createDecipheriv, createSecretKey, randomBytes, type KeyObject } from 'node:crypto'
-import { SecretKey, unwrapKey, unwrapKeys, wrapKey, wrapKeys } from '../src/crypto.js'
+import { SecretKey, disposeKeys, unwrapKey, unwrapKeys, wrapKey, wrapKeys } from '../src/crypto.js'
 import { spreadOf, type JavaScriptResults } from './report.js'
 import { interleave, type Case, type Pace } from './rounds.js'
 
@@ -32,7 +32,10 @@ export function measureKeyWrap(pace: Pace): KeyWrapResult[] {
       ],
       unwrap: [
         // Wiping belongs to it: a key is not left to garbage collection.
-        { name: 'vmseal', run: () => ours.unwrap().forEach((key) => key.dispose()) },
+        {
+          name: 'vmseal',
+          run: () => (batch === 1 ? ours.unwrap()[0]?.dispose() : disposeKeys(ours.unwrap())),
+        },
         {
           name: 'node:crypto id-aes256-wrap, KeyObject',
           run: () => wrapped.map((one) => nodeUnwrap(kekObject, one)),

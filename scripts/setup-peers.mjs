@@ -10,6 +10,7 @@ const packages = {
   strace: 'system calls that fail, and processes killed at them',
   gdb: 'core dumps of a running process',
   openssl: 'TLS handshakes',
+  valgrind: 'branches and addresses that depend on keys',
 }
 
 if (process.platform !== 'linux' || process.getuid?.() !== 0)

@@ -11,10 +11,40 @@ export type { CryptoKeyId, ErrorCode, ErrorDetails, Fault } from './errors.js'
 
 const { disposeKey, xtsDecrypt, xtsEncrypt } = direct
 
+/** The tokens of keys that follow one another. */
+interface TokenRun {
+  readonly first: number
+  readonly count: number
+}
+
 /** Wipes unwrapped keys that were collected without `dispose`. A token is never used again, so twice does no harm. */
-const abandoned = new FinalizationRegistry<readonly number[]>((tokens) => {
-  for (const token of tokens) disposeKey(token)
+const abandoned = new FinalizationRegistry<readonly TokenRun[]>((runs) => {
+  for (const { first, count } of runs)
+    for (let token = first; token < first + count; token += 1) disposeKey(token)
 })
+
+/**
+ * What keys that were unwrapped one by one in the same run of JavaScript share, 16 at most: to register each would take
+ * a good part of the time of unwrapping it.
+ */
+let group: { readonly lifetime: object; readonly runs: TokenRun[] } | undefined
+
+function lifetimeOf(token: number): object {
+  if (group === undefined || group.runs.length === 16) {
+    group = { lifetime: {}, runs: [] }
+    abandoned.register(group.lifetime, group.runs)
+    // So that it is not kept from being collected.
+    void settled.then(endGroup)
+  }
+  group.runs.push({ first: token, count: 1 })
+  return group.lifetime
+}
+
+const settled = Promise.resolve()
+
+function endGroup(): void {
+  group = undefined
+}
 
 const construct = Symbol('construct')
 
@@ -70,10 +100,8 @@ export class SecretKey {
 
   /** Wipes the key. Later use fails with VMSEAL_KEY_DISPOSED. Idempotent. */
   dispose(): void {
-    if (this.#disposed) return
-    this.#disposed = true
-    this.#handle?.dispose()
-    if (this.#lifetime) disposeKey(this.#token)
+    const token = SecretKey.end(this)
+    if (token !== 0) disposeKey(token)
   }
 
   [Symbol.dispose](): void {
@@ -83,6 +111,14 @@ export class SecretKey {
   /** Never shows more than the length. */
   toJSON(): { readonly secretKey: string } {
     return { secretKey: this.disposed ? 'disposed' : `${this.length} bytes` }
+  }
+
+  /** @internal Marks the key as disposed; gives the token that is still to be disposed of, or 0. */
+  static end(key: SecretKey): number {
+    if (key.#disposed) return 0
+    key.#disposed = true
+    key.#handle?.dispose()
+    return key.#lifetime ? key.#token : 0
   }
 
   /** @internal */
@@ -205,9 +241,7 @@ export function unwrapKey(kek: SecretKey, wrapped: Uint8Array): SecretKey {
   } catch (error) {
     rethrow(error)
   }
-  const lifetime = {}
-  abandoned.register(lifetime, [token])
-  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetime)
+  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetimeOf(token))
 }
 
 /**
@@ -224,7 +258,7 @@ export function wrapKeys(kek: SecretKey, keys: readonly SecretKey[]): Buffer[] {
     tokens[index] = tokenOf(key, 'every key')
     size += key.length + WRAP_OVERHEAD
   }
-  const packed = Buffer.allocUnsafe(size)
+  const packed = takeBytes(size)
   try {
     direct.wrapKeys(kekToken, tokens, all.length, packed)
   } catch (error) {
@@ -233,11 +267,13 @@ export function wrapKeys(kek: SecretKey, keys: readonly SecretKey[]): Buffer[] {
   giveNumbers(tokens)
   const { buffer } = packed
   let start = packed.byteOffset
-  return all.map((key) => {
-    const wrapped = new BufferView(buffer, start, key.length + WRAP_OVERHEAD)
-    start += wrapped.length
-    return wrapped
-  })
+  const wrapped: Buffer[] = []
+  for (const key of all) {
+    const length = key.length + WRAP_OVERHEAD
+    wrapped.push(new BufferView(buffer, start, length))
+    start += length
+  }
+  return wrapped
 }
 
 /**
@@ -256,25 +292,41 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     numbers[index] = length
     size += length
   }
-  const packed = Buffer.allocUnsafe(size)
+  const packed = takeBytes(size)
   let start = 0
   for (const wrap of wraps) {
     packed.set(wrap, start)
     start += wrap.length
   }
+  let first: number
   try {
-    direct.unwrapKeys(kekToken, packed, numbers, wraps.length)
+    first = direct.unwrapKeys(kekToken, packed, numbers, wraps.length)
   } catch (error) {
     rethrow(error)
   }
-  const tokens = Array.from(numbers.subarray(0, wraps.length))
   giveNumbers(numbers)
   const lifetime = {}
-  abandoned.register(lifetime, tokens)
-  return tokens.map((token, index) => {
+  abandoned.register(lifetime, [{ first, count: wraps.length }])
+  const keys: SecretKey[] = []
+  for (let index = 0; index < wraps.length; index += 1) {
     const length = (wraps[index] as Uint8Array).length - WRAP_OVERHEAD
-    return new SecretKey(construct, undefined, token, length, lifetime)
-  })
+    keys.push(new SecretKey(construct, undefined, first + index, length, lifetime))
+  }
+  return keys
+}
+
+/** Disposes of every key as `key.dispose()` does, for a part of the time. */
+export function disposeKeys(keys: readonly SecretKey[]): void {
+  const all = list(keys, 'keys').slice()
+  for (const key of all) requireKey(key, 'every key')
+  const tokens = takeNumbers(all.length)
+  let count = 0
+  for (const key of all) {
+    const token = SecretKey.end(key)
+    if (token !== 0) tokens[count++] = token
+  }
+  direct.disposeKeys(tokens, count)
+  giveNumbers(tokens)
 }
 
 /** The constructor of all Buffers, which they name for what is cut from them: half the time of `subarray`. */
@@ -283,6 +335,22 @@ const BufferView = Reflect.get(Buffer, Symbol.species) as new (
   start: number,
   length: number,
 ) => Buffer
+
+let block = Buffer.allocUnsafeSlow(0)
+let blockUsed = 0
+
+/** Bytes of a block that later calls share, as Node's own pool does, whose blocks are too small for a batch of keys. */
+function takeBytes(size: number): Buffer {
+  if (size > BLOCK / 4) return Buffer.allocUnsafeSlow(size)
+  if (size > block.length - blockUsed) {
+    block = Buffer.allocUnsafeSlow(BLOCK)
+    blockUsed = 0
+  }
+  blockUsed += size
+  return block.subarray(blockUsed - size, blockUsed)
+}
+
+const BLOCK = 64 * 1024
 
 /** A typed array costs as much as wrapping several keys, so one is kept for the next call. */
 let spareNumbers: Float64Array = new Float64Array(64)
@@ -328,13 +396,17 @@ export function keyMemory(): KeyMemory {
 }
 
 function handleOf(value: SecretKey, name: string): KeyHandle {
-  if (!SecretKey.holds(value)) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a SecretKey`)
+  requireKey(value, name)
   return SecretKey.handle(value)
 }
 
 function tokenOf(value: SecretKey, name: string): number {
-  if (!SecretKey.holds(value)) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a SecretKey`)
+  requireKey(value, name)
   return SecretKey.token(value)
+}
+
+function requireKey(value: unknown, name: string): void {
+  if (!SecretKey.holds(value)) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${name} must be a SecretKey`)
 }
 
 function list<T>(value: readonly T[], name: string): readonly T[] {

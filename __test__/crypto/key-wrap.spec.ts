@@ -4,6 +4,7 @@ import test from 'ava'
 import {
   SecretKey,
   XtsCipher,
+  disposeKeys,
   keyMemory,
   unwrapKey,
   unwrapKeyPadded,
@@ -175,6 +176,54 @@ test.serial('keys that were unwrapped together live and are disposed of one by o
   for (const key of keys) key.dispose()
   t.is(keyMemory().allocations, before)
   for (const key of deks) key.dispose()
+})
+
+test.serial('disposeKeys disposes of keys of every origin, of each once', (t) => {
+  using kek = SecretKey.generate(32)
+  const deks = Array.from({ length: 40 }, () => SecretKey.generate(64))
+  const wraps = wrapKeys(kek, deks)
+  const before = keyMemory().allocations
+  const single = wraps.slice(0, 20).map((wrap) => unwrapKey(kek, wrap))
+  const many = unwrapKeys(kek, wraps)
+  t.true(many[3]?.equals(single[3] as SecretKey))
+  many[7]?.dispose()
+  const [last] = many.slice(-1) as [SecretKey]
+  disposeKeys([...single, ...many.slice(0, -1), single[0] as SecretKey])
+  t.is(keyMemory().allocations, before + 1)
+  t.true([...single, ...many.slice(0, -1)].every((key) => key.disposed))
+  t.true(last.equals(deks[39] as SecretKey))
+  disposeKeys([last, ...deks])
+  disposeKeys([last, ...deks])
+  disposeKeys([])
+  t.is(keyMemory().allocations, before - 40)
+  t.throws(() => wrapKey(kek, last), { code: 'VMSEAL_KEY_DISPOSED' })
+})
+
+test.serial('disposeKeys refuses what is no key before it touches any', (t) => {
+  using kek = SecretKey.generate(32)
+  using dek = SecretKey.generate(64)
+  const [key] = unwrapKeys(kek, [wrapKey(kek, dek)]) as [SecretKey]
+  for (const value of [null, undefined, 'key', 7, {}, randomBytes(64)])
+    t.throws(() => disposeKeys([key, value as SecretKey]), { code: 'VMSEAL_INVALID_ARGUMENT' })
+  for (const value of [null, undefined, 'keys', 7, {}, key])
+    t.throws(() => disposeKeys(value as SecretKey[]), { code: 'VMSEAL_INVALID_ARGUMENT' })
+  t.false(key.disposed)
+  t.true(key.equals(dek))
+  key.dispose()
+})
+
+test.serial('keys unwrapped one by one are each usable and each freed', (t) => {
+  using kek = SecretKey.generate(32)
+  using dek = SecretKey.generate(64)
+  const wrapped = wrapKey(kek, dek)
+  const before = keyMemory().allocations
+  // More than share one registration.
+  const keys = Array.from({ length: 50 }, () => unwrapKey(kek, wrapped))
+  for (const key of keys.filter((_, index) => index % 3 === 0)) key.dispose()
+  t.is(keyMemory().allocations, before + 33)
+  t.is(keys.filter((key) => !key.disposed && key.equals(dek)).length, 33)
+  disposeKeys(keys)
+  t.is(keyMemory().allocations, before)
 })
 
 test.serial('an unwrapped key that was wrapped, used and disposed of leaves nothing', (t) => {

@@ -173,7 +173,7 @@ export declare function describeCertificate(certificate: string): CertificateDes
 export declare function describeRawImage(path: string, diskId: string): string
 
 /** The direct calls, each knowing its objects by their tokens. */
-export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengthsToTokens: Float64Array, count: number): void; disposeKey(key: number): void }
+export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengths: Float64Array, count: number): number; disposeKey(key: number): void; disposeKeys(keys: Float64Array, count: number): void }
 
 /** Where the caller says a disk belongs; a wrap made for another place is refused. */
 export interface DiskBinding {

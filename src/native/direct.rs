@@ -32,8 +32,9 @@ pub(crate) struct Call {
     wrapKey(kek: number, key: number, wrapped: Uint8Array): void; \
     unwrapKey(kek: number, wrapped: Uint8Array): number; \
     wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; \
-    unwrapKeys(kek: number, packed: Uint8Array, lengthsToTokens: Float64Array, count: number): void; \
-    disposeKey(key: number): void }")]
+    unwrapKeys(kek: number, packed: Uint8Array, lengths: Float64Array, count: number): number; \
+    disposeKey(key: number): void; \
+    disposeKeys(keys: Float64Array, count: number): void }")]
 pub fn direct_calls<'env>(env: &'env Env) -> Result<Object<'env>> {
     let mut calls = Object::new(env)?;
     calls.set("xtsEncrypt", function::<xts::Encrypt>(env)?)?;
@@ -43,6 +44,7 @@ pub fn direct_calls<'env>(env: &'env Env) -> Result<Object<'env>> {
     calls.set("wrapKeys", function::<key_wrap::WrapAll>(env)?)?;
     calls.set("unwrapKeys", function::<key_wrap::UnwrapAll>(env)?)?;
     calls.set("disposeKey", function::<key::Dispose>(env)?)?;
+    calls.set("disposeKeys", function::<key::DisposeAll>(env)?)?;
     Ok(calls)
 }
 

@@ -20,7 +20,24 @@ use crate::fault::{caught, coded, guard};
 use crate::token::{Tokens, forget};
 
 thread_local! {
-    static KEYS: RefCell<Tokens<Arc<SecretKey>>> = RefCell::new(Tokens::new());
+    static KEYS: RefCell<Tokens<Kept>> = RefCell::new(Tokens::new());
+}
+
+/// A key that has a token.
+enum Kept {
+    /// Known by its token only: no allocation of its own, which counts where thousands are unwrapped.
+    Alone(SecretKey),
+    /// Has a handle too.
+    Shared(Arc<SecretKey>),
+}
+
+impl Kept {
+    fn key(&self) -> &SecretKey {
+        match self {
+            Kept::Alone(key) => key,
+            Kept::Shared(key) => key,
+        }
+    }
 }
 
 /// A key in locked native memory. Its bytes cannot be read from JavaScript.
@@ -40,13 +57,13 @@ impl Drop for KeyHandle {
 
 /// Runs `work` on the key of a token, or fails with VMSEAL_KEY_DISPOSED.
 pub(crate) fn with_key<R>(token: f64, work: impl FnOnce(&SecretKey) -> Result<R>) -> Result<R> {
-    KEYS.with_borrow(|keys| keys.get(token).map_or_else(|| Err(disposed()), |key| work(key)))
+    KEYS.with_borrow(|keys| keys.get(token).map_or_else(|| Err(disposed()), |kept| work(kept.key())))
 }
 
 /// [`with_key`] for several keys.
 pub(crate) fn with_keys<R>(tokens: &[f64], work: impl FnOnce(&[&SecretKey]) -> Result<R>) -> Result<R> {
     KEYS.with_borrow(|keys| {
-        let found = tokens.iter().map(|token| keys.get(*token).map(|key| &**key).ok_or_else(disposed));
+        let found = tokens.iter().map(|token| keys.get(*token).map(Kept::key).ok_or_else(disposed));
         work(&found.collect::<Result<Vec<_>>>()?)
     })
 }
@@ -59,7 +76,14 @@ fn disposed() -> napi::Error {
 pub(crate) fn keep(key: SecretKey) -> f64 {
     #[cfg(feature = "planted-faults")]
     crate::planted_faults::leak(&key);
-    KEYS.with_borrow_mut(|keys| keys.insert(Arc::new(key)))
+    KEYS.with_borrow_mut(|tokens| tokens.insert(Kept::Alone(key)))
+}
+
+/// [`keep`] for several keys, whose tokens follow one another; gives the first.
+pub(crate) fn keep_all(keys: Vec<SecretKey>) -> f64 {
+    #[cfg(feature = "planted-faults")]
+    keys.iter().for_each(crate::planted_faults::leak);
+    KEYS.with_borrow_mut(|tokens| tokens.insert_run(keys.into_iter().map(Kept::Alone).collect()))
 }
 
 /// Wipes the key of a token, unless something is using it or a handle of it holds it. Idempotent.
@@ -72,11 +96,31 @@ impl DirectCall for Dispose {
     }
 }
 
+/// `Dispose` for several keys: their tokens, and their number.
+pub(crate) struct DisposeAll;
+
+impl DirectCall for DisposeAll {
+    fn run(call: &mut Call) -> Result<Option<f64>> {
+        let count = call.number(1)?;
+        for token in call.numbers(0, count)? {
+            forget(&KEYS, *token);
+        }
+        Ok(None)
+    }
+}
+
 /// A handle of the key of a token.
 #[napi]
 pub fn key_of_token(token: f64) -> Result<KeyHandle> {
-    let key = KEYS.with_borrow(|keys| keys.get(token).cloned());
-    key.map(KeyHandle::of).ok_or_else(disposed)
+    KEYS.with_borrow_mut(|tokens| {
+        // Nobody sees that the key is away: this thread is the only one that knows the token.
+        let key = match tokens.remove(token).ok_or_else(disposed)? {
+            Kept::Alone(key) => Arc::new(key),
+            Kept::Shared(key) => key,
+        };
+        tokens.put_back(token, Kept::Shared(Arc::clone(&key)));
+        Ok(KeyHandle::of(key))
+    })
 }
 
 impl KeyHandle {
@@ -197,7 +241,7 @@ impl KeyHandle {
             return Ok(known);
         }
         let key = self.get()?;
-        let token = KEYS.with_borrow_mut(|keys| keys.insert(key));
+        let token = KEYS.with_borrow_mut(|keys| keys.insert(Kept::Shared(key)));
         self.token.store(token.to_bits(), Ordering::Relaxed);
         Ok(token)
     }

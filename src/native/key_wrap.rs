@@ -7,7 +7,7 @@ use vmseal_wrap::key_wrap;
 
 use crate::direct::{Call, DirectCall};
 use crate::fault::{coded, guard, invalid_argument};
-use crate::key::{KeyHandle, keep, with_key, with_keys};
+use crate::key::{KeyHandle, keep, keep_all, with_key, with_keys};
 
 /// Wraps `key` under `kek` (RFC 3394). The result is 8 bytes longer than the key.
 #[napi]
@@ -63,9 +63,9 @@ impl DirectCall for WrapAll {
     }
 }
 
-/// Opens wraps that stand one behind the other: token of the KEK, the wraps, their lengths, and their number. The tokens
-/// of the keys take the place of the lengths; each key lives until it is disposed. If one wrap does not open, all keys
-/// are wiped and the call fails with VMSEAL_UNWRAP_FAILED.
+/// Opens wraps that stand one behind the other: token of the KEK, the wraps, their lengths, and their number. Gives the
+/// token of the first key, those of the others follow it; each key lives until it is disposed. If one wrap does not open,
+/// all keys are wiped and the call fails with VMSEAL_UNWRAP_FAILED.
 pub(crate) struct UnwrapAll;
 
 impl DirectCall for UnwrapAll {
@@ -78,11 +78,7 @@ impl DirectCall for UnwrapAll {
             .into_iter()
             .enumerate()
             .map(|(index, key)| key.map_err(|error| coded(error.code(), format!("wrap {index}: {error}"))));
-        let keys = keys.collect::<Result<Vec<_>>>()?;
-        for (token, key) in call.numbers(2, count)?.iter_mut().zip(keys) {
-            *token = keep(key);
-        }
-        Ok(None)
+        Ok(Some(keep_all(keys.collect::<Result<_>>()?)))
     }
 }
 

@@ -41,8 +41,30 @@ impl<T> Tokens<T> {
         }
     }
 
+    /// New tokens for `objects`, each greater by one than that of the object before; gives the first.
+    pub(crate) fn insert_run(&mut self, objects: Vec<T>) -> f64 {
+        let count = objects.len() as u64;
+        let first = loop {
+            self.counter += 1;
+            let first = self.random.hash_one(self.counter) & MASK;
+            let mut run = first..first + count;
+            if first != 0 && run.end <= MASK && !run.any(|token| self.objects.contains_key(&token)) {
+                break first;
+            }
+        };
+        self.objects.extend((first..).zip(objects));
+        first as f64
+    }
+
     pub(crate) fn get(&self, token: f64) -> Option<&T> {
         self.objects.get(&whole(token)?)
+    }
+
+    /// Gives a token that was removed to `object`.
+    pub(crate) fn put_back(&mut self, token: f64, object: T) {
+        if let Some(token) = whole(token) {
+            self.objects.insert(token, object);
+        }
     }
 
     pub(crate) fn remove(&mut self, token: f64) -> Option<T> {

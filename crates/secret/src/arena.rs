@@ -39,19 +39,39 @@ impl Slot {
     /// Takes a zeroed slot of at least `len` bytes, 1 to [`MAX_SLOT`].
     pub(crate) fn take(len: usize) -> Result<Slot, Error> {
         debug_assert!((1..=MAX_SLOT).contains(&len));
-        if exit::forked() {
-            return Err(Error::Forked);
-        }
-        if exit::wiped() {
-            return Err(Error::ShuttingDown);
-        }
+        check_alive()?;
         lock().take(len.div_ceil(UNIT))
+    }
+
+    /// [`take`](Slot::take) `count` times under one lock: all of them or none.
+    pub(crate) fn take_many(len: usize, count: usize) -> Result<Vec<Slot>, Error> {
+        debug_assert!((1..=MAX_SLOT).contains(&len));
+        check_alive()?;
+        let mut slots = Vec::with_capacity(count);
+        let mut arena = lock();
+        let taken = (0..count).try_for_each(|_| {
+            slots.push(arena.take(len.div_ceil(UNIT))?);
+            Ok(())
+        });
+        // Before the slots of a failure are dropped, which takes the lock.
+        drop(arena);
+        taken.map(|()| slots)
     }
 
     /// The first byte, aligned to [`UNIT`].
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
+}
+
+fn check_alive() -> Result<(), Error> {
+    if exit::forked() {
+        return Err(Error::Forked);
+    }
+    if exit::wiped() {
+        return Err(Error::ShuttingDown);
+    }
+    Ok(())
 }
 
 impl Drop for Slot {

@@ -54,6 +54,28 @@ impl SecretKey {
         Ok(SecretKey { slot, len })
     }
 
+    /// Makes `count` keys of `len` bytes each as [`try_init`](SecretKey::try_init) makes one, for less time than one by
+    /// one; `fill` is also handed the index of the key. All keys are made or none.
+    pub fn try_init_many<E: From<Error>>(
+        len: usize,
+        count: usize,
+        mut fill: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Vec<SecretKey>, E> {
+        if len == 0 || len > MAX_LEN {
+            return Err(Error::Length { length: len, maximum: MAX_LEN }.into());
+        }
+        let slots = Slot::take_many(len, count)?;
+        for (index, slot) in slots.iter().enumerate() {
+            // SAFETY: as in `try_init`; every slot is another piece of memory.
+            fill(index, unsafe { std::slice::from_raw_parts_mut(slot.start().as_ptr(), len) })?;
+        }
+        // As in `try_init`.
+        if exit::wiped() {
+            return Err(Error::ShuttingDown.into());
+        }
+        Ok(slots.into_iter().map(|slot| SecretKey { slot, len }).collect())
+    }
+
     /// Length in bytes. Lengths are public.
     pub fn len(&self) -> usize {
         self.len

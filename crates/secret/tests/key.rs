@@ -80,6 +80,32 @@ fn passes_the_error_of_the_filler_on() {
     assert!(matches!(length, Failure::Memory(Error::Length { .. })));
 }
 
+#[test]
+fn many_are_made_in_their_own_places() {
+    for len in [1, 64, 65, 4096] {
+        let keys = SecretKey::try_init_many::<Error>(len, 33, |index, bytes| {
+            assert!(bytes.len() == len && bytes.iter().all(|byte| *byte == 0), "handed zeros");
+            bytes.fill(index as u8 + 1);
+            Ok(())
+        })
+        .expect("made");
+        assert_eq!(keys.len(), 33);
+        for (index, key) in keys.iter().enumerate() {
+            assert!(
+                key.len() == len && key.expose(|bytes| bytes.iter().all(|byte| *byte == index as u8 + 1))
+            );
+        }
+    }
+    assert!(SecretKey::try_init_many::<Error>(64, 0, |_, _| unreachable!()).expect("none").is_empty());
+    for len in [0, 4097] {
+        let refused = SecretKey::try_init_many::<Error>(len, 2, |_, _| Ok(())).expect_err("refused");
+        assert!(matches!(refused, Error::Length { .. }));
+    }
+    let failed =
+        SecretKey::try_init_many(64, 5, |index, _| if index == 3 { Err(Failure::Mine) } else { Ok(()) });
+    assert_eq!(failed.expect_err("refused"), Failure::Mine);
+}
+
 #[repr(C, align(64))]
 struct Schedule {
     rounds: [[u64; 2]; 15],

@@ -59,6 +59,22 @@ fn is_used_to_the_last_page_and_then_refused() {
 }
 
 #[test]
+fn many_keys_at_once_are_all_made_or_none() {
+    let name = "many_keys_at_once_are_all_made_or_none";
+    if child::role().is_none() {
+        return child::MEMORIES.iter().for_each(|m| child::pass(name, "many", m));
+    }
+    restrict(1 << 20);
+    let first = numbered(7).expect("room");
+    let error = SecretKey::try_init_many::<Error>(64, 1 << 20, |_, _| unreachable!()).expect_err("no room");
+    assert!(matches!(error, Error::LockLimit { limit: 1_048_576, .. }), "{error:?}");
+    assert_eq!((status().allocations, status().bytes_used), (1, 64));
+    let again = SecretKey::try_init_many::<Error>(64, 1000, |_, _| Ok(())).expect("the room is there again");
+    assert!(again.len() == 1000 && intact(&first, 7));
+    child::done();
+}
+
+#[test]
 fn of_nothing_refuses_the_first_key() {
     if child::role().is_none() {
         return child::MEMORIES.iter().for_each(|m| child::pass("of_nothing_refuses_the_first_key", "0", m));

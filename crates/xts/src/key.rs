@@ -10,6 +10,9 @@ pub(crate) struct KeyHalves<'a> {
 
 impl<'a> KeyHalves<'a> {
     /// Splits a 64-byte key and refuses equal halves without telling through timing where they differ.
+    ///
+    /// The only place that decides on key bytes. Not inlined, so that the test of secret-dependent branches knows it.
+    #[inline(never)]
     pub(crate) fn split(key: &'a [u8]) -> Result<KeyHalves<'a>, Error> {
         let ([data, tweak], []) = key.as_chunks::<32>() else {
             return Err(Error::KeyLength { length: key.len() });

@@ -170,14 +170,16 @@ fn unwrap_side_by_side<const CAPACITY: usize>(
                 lanes.load(lane, width, a, r);
             }
             lanes.run(width, semiblocks);
-            for (lane, job) in now.iter_mut().enumerate() {
-                // No slot is filled for a wrap that does not open.
-                if super::is_initial_value(lanes.a(lane)) {
-                    job.key = SecretKey::try_init(semiblocks * SEMIBLOCK, |slot| {
-                        lanes.store(lane, width, slot);
-                        Ok(())
-                    });
-                }
+            // No slot is filled for a wrap that does not open.
+            let sound: Vec<usize> =
+                (0..now.len()).filter(|lane| super::is_initial_value(lanes.a(*lane))).collect();
+            let fill = |index: usize, slot: &mut [u8]| {
+                lanes.store(sound[index], width, slot);
+                Ok::<_, vmseal_secret::Error>(())
+            };
+            match SecretKey::try_init_many(semiblocks * SEMIBLOCK, sound.len(), fill) {
+                Ok(keys) => sound.iter().zip(keys).for_each(|(lane, key)| now[*lane].key = Ok(key)),
+                Err(error) => sound.iter().for_each(|lane| now[*lane].key = Err(error.clone().into())),
             }
             rest = later;
         }
