@@ -2,7 +2,7 @@
  * The embedded KMS under load, its process beside the one that asks: durable Create and audited Get over kept
  * connections, memory over many requests, and PyKMIP's Get beside it where that is installed.
  *
- *   node --import=tsx bench/kms.bench.ts [--quick]
+ *   node --import=tsx bench/kms.bench.ts [--quick] [--json]
  */
 import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
@@ -256,7 +256,12 @@ async function repeat(
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const { rates, batched, memory: used, audit, load } = await measureKms(process.argv.includes('--quick'))
+  const result = await measureKms(process.argv.includes('--quick'))
+  if (process.argv.includes('--json')) process.stdout.write(`${JSON.stringify(result, undefined, 2)}\n`)
+  else show(result)
+}
+
+function show({ rates, batched, memory: used, audit, load }: KmsResult): void {
   for (const { server, operation, connections, perSecond, p50, p99 } of rates)
     process.stdout.write(
       `${server} ${operation} x${connections}: ${Math.round(perSecond)}/s, p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms\n`,

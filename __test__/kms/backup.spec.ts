@@ -118,8 +118,10 @@ test('refused: a wrong passphrase, a directory in use, a file that exists', asyn
     code: 'VMSEAL_ALREADY_EXISTS',
   })
   t.true(existsSync(join(directory, 'kms.db')))
-  await t.throwsAsync(kms.backup(file, passphrase()), { code: 'VMSEAL_IO' })
-  await t.throwsAsync(Kms.restore(join(target, 'nothing'), { directory: target }), { code: 'VMSEAL_IO' })
+  await t.throwsAsync(kms.backup(file, passphrase()), { code: 'VMSEAL_ALREADY_EXISTS' })
+  await t.throwsAsync(Kms.restore(join(target, 'nothing'), { directory: target }), {
+    code: 'VMSEAL_NOT_FOUND',
+  })
   t.deepEqual(
     readdirSync(directory).filter((name) => name.startsWith('backup')),
     [],

@@ -1,10 +1,13 @@
 /** What users get: the tarball of npm pack, installed in an empty project without install scripts. */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import test from 'ava'
+import type { ExecutionContext } from 'ava'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
@@ -18,7 +21,7 @@ function run(command: string, argv: readonly string[], directory: string): strin
   })
 }
 
-test('the packed tarball installs with --ignore-scripts and works by import and by require', (t) => {
+test('the packed tarball installs with --ignore-scripts and works by import, by require and as a command', async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'vmseal-pack-'))
   t.teardown(() => rmSync(directory, { recursive: true, force: true }))
   run('npm', ['run', '--silent', 'build:prebuilds'], root)
@@ -73,7 +76,48 @@ test('the packed tarball installs with --ignore-scripts and works by import and 
   )
   t.is(run(process.execPath, ['use.mjs'], directory).trim(), 'encrypted')
   t.is(run(process.execPath, ['use.cjs'], directory).trim(), 'encrypted')
+  await useCommand(t, directory)
 })
+
+/** A life of a KMS by the installed command alone. */
+async function useCommand(t: ExecutionContext, directory: string): Promise<void> {
+  const vmseal = (...argv: string[]) => run(join(directory, 'node_modules/.bin/vmseal'), argv, directory)
+  const json = (...argv: string[]) => JSON.parse(vmseal('--json', ...argv)) as Record<string, string>
+  t.regex(vmseal('--help'), /^Usage: vmseal .*kms start/s)
+  const child = spawn(
+    join(directory, 'node_modules/.bin/vmseal'),
+    ['--json', 'kms', 'start', '--directory', 'kms', '--port', '0'],
+    { cwd: directory, stdio: ['ignore', 'pipe', 'inherit'] },
+  )
+  const ended = once(child, 'exit') as Promise<[number | null]>
+  t.teardown(() => child.kill('SIGKILL'))
+  const [line] = (await once(createInterface({ input: child.stdout }), 'line')) as [string]
+  const { endpoint } = JSON.parse(line) as { endpoint: { host: string; port: number } }
+
+  const kms = ['--directory', 'kms']
+  const issued = json('kms', 'enrol', 'vcenter', ...kms)
+  const doctor = json(
+    'provider',
+    'doctor',
+    '--server',
+    `${endpoint.host}:${endpoint.port}`,
+    '--ca',
+    issued.caCertificateFile ?? '',
+    '--certificate',
+    issued.certificateFile ?? '',
+    '--key',
+    issued.privateKeyFile ?? '',
+  )
+  t.like(doctor, { ok: true })
+  t.like(json('kms', 'verify', ...kms), { ok: true })
+  t.like(json('kms', 'audit', 'verify', ...kms), { ok: true })
+  writeFileSync(join(directory, 'passphrase'), 'a passphrase')
+  json('kms', 'backup', 'backup', '--passphrase-file', 'passphrase', ...kms)
+  child.kill('SIGTERM')
+  t.is((await ended)[0], 0)
+  json('kms', 'restore', 'backup', '--passphrase-file', 'passphrase', '--directory', 'restored')
+  t.like(json('kms', 'audit', 'verify', '--directory', 'restored'), { ok: true })
+}
 
 test('the package has no install script', (t) => {
   const { scripts, gypfile } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {

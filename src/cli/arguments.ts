@@ -30,6 +30,12 @@ export function portNumber(text: string): number {
   return port
 }
 
+/** An empty name would mean the working directory. */
+export function directoryName(text: string): string {
+  if (text === '') throw new InvalidArgumentError('Name a directory.')
+  return text
+}
+
 /** For options that may be given several times. */
 export function collect(text: string, earlier: readonly string[] = []): readonly string[] {
   return [...earlier, text]

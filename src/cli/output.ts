@@ -1,6 +1,6 @@
 /** What commands print: JSON for machines, lines and tables for people; errors on the error stream. */
 import { styleText } from 'node:util'
-import { isVmsealError } from '../errors.js'
+import { VmsealError, isVmsealError } from '../errors.js'
 
 let isJson = false
 
@@ -24,17 +24,23 @@ export const output = {
     process.stdout.write(isJson ? `${JSON.stringify({ event, ...data })}\n` : `${text}\n`)
   },
 
+  /** What is not ours is a fault of this program; its stack goes along. */
   failure(error: unknown): void {
-    if (!isVmsealError(error)) {
-      process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`)
+    const known = isVmsealError(error)
+      ? error
+      : new VmsealError('VMSEAL_INTERNAL', error instanceof Error ? error.message : String(error))
+    const { code, message, action, details } = known
+    if (isJson) {
+      process.stderr.write(`${JSON.stringify({ error: { code, message, action, details } })}\n`)
       return
     }
-    const { code, message, action, details } = error
-    process.stderr.write(
-      isJson
-        ? `${JSON.stringify({ error: { code, message, action, details } })}\n`
-        : `vmseal: ${message} (${code})\n${action}\n`,
-    )
+    process.stderr.write(`vmseal: ${message} (${code})\n${action}\n`)
+    if (known !== error && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
+  },
+
+  /** For machines; people read what the parser of the command line wrote. */
+  wrongCall(message: string): void {
+    this.failure(new VmsealError('VMSEAL_INVALID_ARGUMENT', message))
   },
 }
 

@@ -15,19 +15,34 @@ const exitStatus = { done: 0, failed: 1, wrongCall: 2 } as const
 
 /** Runs one command line without the program's name. Never rejects. */
 export async function run(argv: readonly string[]): Promise<number> {
-  const program = buildProgram()
+  const program = buildProgram(wantsJson(argv))
+  output.use(wantsJson(argv))
   try {
     await program.parseAsync(argv, { from: 'user' })
     return Number(process.exitCode ?? exitStatus.done)
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? exitStatus.done : exitStatus.wrongCall
+    if (error instanceof CommanderError) {
+      if (error.exitCode === 0) return exitStatus.done
+      if (wantsJson(argv)) output.wrongCall(messageOf(error))
+      return exitStatus.wrongCall
+    }
     output.failure(error)
     const isTheirs = isVmsealError(error) && (error.fault === 'caller' || error.fault === 'data')
     return isTheirs ? exitStatus.wrongCall : exitStatus.failed
   }
 }
 
-function buildProgram(): Command {
+function messageOf({ code, message }: CommanderError): string {
+  return code === 'commander.help' ? 'name a command; --help lists them' : message.replace(/^error: /, '')
+}
+
+/** Known before the line is read, so that what is wrong with the line is told in the same form. */
+function wantsJson(argv: readonly string[]): boolean {
+  const end = argv.indexOf('--')
+  return argv.slice(0, end < 0 ? argv.length : end).includes('--json')
+}
+
+function buildProgram(json: boolean): Command {
   const program = new Command('vmseal')
     .description('Virtual machine encryption: a KMS, key providers, disks.')
     .version(version())
@@ -35,7 +50,7 @@ function buildProgram(): Command {
     .showSuggestionAfterError()
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
-    .hook('preAction', (_, command) => output.use(command.optsWithGlobals<{ json?: true }>().json === true))
+    .configureOutput(json ? { writeErr: () => {} } : {})
     .addHelpText(
       'after',
       `

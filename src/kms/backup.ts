@@ -6,6 +6,7 @@ import {
   closeSync,
   createReadStream,
   createWriteStream,
+  existsSync,
   fsyncSync,
   linkSync,
   mkdtempSync,
@@ -14,6 +15,7 @@ import {
   readSync,
   readdirSync,
   renameSync,
+  rmdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs'
@@ -124,6 +126,7 @@ export async function writeBackup(target: string, source: BackupSource): Promise
 export async function restoreBackup(file: string, options: RestoreOptions): Promise<void> {
   const { directory } = options
   const { header, line } = readHeader(file)
+  const isNew = !existsSync(directory)
   prepareDirectory(directory)
   if (readdirSync(directory).length > 0)
     throw new VmsealError('VMSEAL_ALREADY_EXISTS', `${directory} is not empty`, {
@@ -144,6 +147,7 @@ export async function restoreBackup(file: string, options: RestoreOptions): Prom
     syncDirectory(directory)
   } catch (error) {
     for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true, force: true })
+    if (isNew) rmdirSync(directory)
     throw isVmsealError(error, 'VMSEAL_STREAM_INVALID') ? notABackup(file, error) : error
   } finally {
     records.dispose()

@@ -211,7 +211,7 @@ export function done(operation: string, client?: string, message?: string): Audi
 
 /** Throws VMSEAL_INVALID_ARGUMENT for what is no name of a client. */
 export function checkClientName(name: string): void {
-  if (!/^[A-Za-z0-9._-]{1,64}$/.test(name) || name === '.' || name === '..')
+  if (typeof name !== 'string' || !/^[A-Za-z0-9._-]{1,64}$/.test(name) || name === '.' || name === '..')
     throw new VmsealError(
       'VMSEAL_INVALID_ARGUMENT',
       'a client name is 1 to 64 of A-Z, a-z, 0-9, ".", "_" and "-"',

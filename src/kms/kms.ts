@@ -1,7 +1,7 @@
 /** The embedded KMS: a KMIP server with its own authority and a store of sealed keys in one directory. */
 import { EventEmitter } from 'node:events'
 import { join, resolve } from 'node:path'
-import { VmsealError, isVmsealError } from '../errors.js'
+import { VmsealError } from '../errors.js'
 import { KmipListening } from '../kmip/listener.js'
 import type { RejectedConnection } from '../kmip/listener.js'
 import type { OperationRecord } from '../kmip/server.js'
@@ -19,6 +19,7 @@ import { DurableServer } from './durable-server.js'
 import { Enrolment, checkClientName, done } from './enrolment.js'
 import type { AuthorityRule, KmsAuthority, KmsCredentials } from './enrolment.js'
 import { Facts } from './facts.js'
+import { fileError } from './file-error.js'
 import { GroupCommit } from './group-commit.js'
 import {
   auditFile,
@@ -194,6 +195,7 @@ export class Kms extends EventEmitter<{ operation: [KmsOperation]; rejected: [Re
    * and copies of both certificates go to `directory`, default `issued/<name>` of the KMS.
    */
   async enrol(name: string, options: { readonly directory?: string } = {}): Promise<KmsCredentials> {
+    checkClientName(name)
     const directory = resolve(options.directory ?? join(this.#directory, 'issued', name))
     return this.#enrolled(name, () => this.#enrolment.issue(name, directory))
   }
@@ -400,16 +402,4 @@ interface OpenStore {
 
 function notFound(message: string, subject: string): VmsealError {
   return new VmsealError('VMSEAL_NOT_FOUND', message, { details: { subject } })
-}
-
-/** What the file system refuses, in the words of this package. */
-function fileError(error: unknown): unknown {
-  if (!(error instanceof Error) || isVmsealError(error)) return error
-  const { code, path } = error as NodeJS.ErrnoException
-  if (code === undefined || path === undefined) return error
-  const denied = code === 'EACCES' || code === 'EPERM'
-  return new VmsealError(denied ? 'VMSEAL_PERMISSION_DENIED' : 'VMSEAL_IO', error.message, {
-    cause: error,
-    details: { subject: path },
-  })
 }

@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import type { KmsOperationName } from '../../kms/permissions.js'
 import { VmsealError } from '../../errors.js'
-import { collect, readText } from '../arguments.js'
+import { collect, directoryName, readText } from '../arguments.js'
 import { output, table } from '../output.js'
 import { order } from './control.js'
 
@@ -11,7 +11,11 @@ interface Directory {
   readonly directory: string
 }
 
-const theDirectory = ['-d, --directory <dir>', 'directory of the KMS, which must be serving'] as const
+const theDirectory = [
+  '-d, --directory <dir>',
+  'directory of the KMS, which must be serving',
+  directoryName,
+] as const
 
 export function addClientCommands(kms: Command): void {
   kms
@@ -19,7 +23,11 @@ export function addClientCommands(kms: Command): void {
     .description('Let in a client: issue certificate and key, sign its request, or pin its certificate.')
     .argument('<name>', 'name of the client, new or known')
     .requiredOption(...theDirectory)
-    .option('--output <dir>', 'where certificate and key go; default: issued/NAME of the directory')
+    .option(
+      '--output <dir>',
+      'where certificate and key go; default: issued/NAME of the directory',
+      directoryName,
+    )
     .option('--request <file>', 'sign this certificate signing request (PEM); the key stays with the client')
     .option('--certificate <file>', 'pin this certificate (PEM), whoever issued it')
     .action(enrol)

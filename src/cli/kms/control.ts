@@ -25,31 +25,35 @@ type Answer =
 export class ControlSocket {
   readonly #server: Server
   readonly #file: string
+  readonly #idle: Set<Socket>
 
   /** The KMS has the directory to itself, so a socket that is there is nobody's. */
   static async open(directory: string, kms: Kms): Promise<ControlSocket> {
     const file = join(resolve(directory), socketFile)
     rmSync(file, { force: true })
-    const server = createServer((socket) => {
-      void answer(socket, kms)
-    })
+    const idle = new Set<Socket>()
+    const server = createServer((socket) => void answer(socket, kms, idle))
     await shortPath(resolve(directory), async (path) => {
       server.listen(path)
       await settled(server, 'listening')
     })
     chmodSync(file, 0o600)
-    return new ControlSocket(server, file)
+    return new ControlSocket(server, file, idle)
   }
 
-  private constructor(server: Server, file: string) {
+  private constructor(server: Server, file: string, idle: Set<Socket>) {
     this.#server = server
     this.#file = file
+    this.#idle = idle
   }
 
+  /** Orders under way are ended first; who gave none yet is hung up on. */
   async close(): Promise<void> {
-    await new Promise((done) => {
+    const closed = new Promise((done) => {
       this.#server.close(done)
     })
+    for (const socket of this.#idle) socket.destroy()
+    await closed
     rmSync(this.#file, { force: true })
   }
 }
@@ -63,7 +67,12 @@ export async function order<A extends keyof KmsActions>(
   const socket = await connect(resolve(directory))
   try {
     socket.write(`${JSON.stringify({ action, values })}\n`)
-    const received = JSON.parse(await readLine(socket)) as Answer
+    const line = await readLine(socket)
+    if (line === undefined)
+      throw new VmsealError('VMSEAL_KMS_NOT_SERVED', `the KMS of ${directory} ended before it answered`, {
+        details: { subject: resolve(directory) },
+      })
+    const received = JSON.parse(line) as Answer
     if ('result' in received) return received.result as Awaited<ReturnType<KmsActions[A]>>
     const { code, message, details } = received.error
     throw new VmsealError(isErrorCode(code) ? code : 'VMSEAL_INTERNAL', message, details ? { details } : {})
@@ -93,46 +102,67 @@ async function connect(directory: string): Promise<Socket> {
   }
 }
 
-async function answer(socket: Socket, kms: Kms): Promise<void> {
+async function answer(socket: Socket, kms: Kms, idle: Set<Socket>): Promise<void> {
   socket.on('error', () => socket.destroy())
   socket.setTimeout(orderTimeoutMs, () => socket.destroy())
+  idle.add(socket)
+  socket.once('close', () => idle.delete(socket))
   let reply: Answer
   try {
     const { action, values } = readOrder(await readLine(socket))
     socket.setTimeout(0)
+    idle.delete(socket)
     reply = { result: await action(kms, values) }
   } catch (error) {
     const known = isVmsealError(error) ? error : new VmsealError('VMSEAL_INTERNAL', String(error))
     reply = { error: { code: known.code, message: known.message, details: known.details } }
   }
-  socket.end(`${JSON.stringify(reply)}\n`)
+  // Hangs up also on somebody who does not.
+  socket.end(`${JSON.stringify(reply)}\n`, () => socket.destroy())
 }
 
 type AnyAction = (kms: Kms, values: object) => unknown
 
-function readOrder(line: string): { action: AnyAction; values: object } {
-  const { action, values } = JSON.parse(line) as { action: string; values: object }
-  if (!Object.hasOwn(kmsActions, action) || typeof values !== 'object' || values === null)
-    throw new VmsealError(
-      'VMSEAL_INVALID_ARGUMENT',
-      'the KMS does not know this order: it may be of another version',
-    )
-  return { action: kmsActions[action as keyof KmsActions] as AnyAction, values }
-}
-
-async function readLine(socket: Socket): Promise<string> {
-  let text = ''
-  socket.setEncoding('utf8')
-  for await (const chunk of socket) {
-    text += chunk as string
-    const end = text.indexOf('\n')
-    if (end >= 0) return text.slice(0, end)
-    if (text.length > longestLine) break
+function readOrder(line: string | undefined): { action: AnyAction; values: object } {
+  const read = line === undefined ? undefined : parsed(line)
+  if (isObject(read)) {
+    const { action, values } = read as { action?: unknown; values?: unknown }
+    if (typeof action === 'string' && Object.hasOwn(kmsActions, action) && isObject(values))
+      return { action: kmsActions[action as keyof KmsActions] as AnyAction, values }
   }
   throw new VmsealError(
     'VMSEAL_INVALID_ARGUMENT',
-    'the other side of the control socket said too much or too little',
+    'the KMS does not know this order: it may be of another version',
   )
+}
+
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line)
+  } catch {
+    return undefined
+  }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}
+
+/** Undefined if the other side ends before its line does, or the line is too long. */
+async function readLine(socket: Socket): Promise<string | undefined> {
+  let text = ''
+  socket.setEncoding('utf8')
+  try {
+    for await (const chunk of socket.iterator({ destroyOnReturn: false })) {
+      text += chunk as string
+      const end = text.indexOf('\n')
+      if (end >= 0) return text.slice(0, end)
+      if (text.length > longestLine) break
+    }
+  } catch {
+    // The connection is gone.
+  }
+  return undefined
 }
 
 /** A socket's path holds 107 bytes, a directory's may be longer. */

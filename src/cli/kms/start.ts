@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { Kms } from '../../kms/kms.js'
 import { native } from '../../native/load.js'
-import { portNumber, readPassphrase } from '../arguments.js'
+import { directoryName, portNumber, readPassphrase } from '../arguments.js'
 import { output } from '../output.js'
 import { firstSignal } from '../signal.js'
 import { ControlSocket } from './control.js'
@@ -23,7 +23,11 @@ export function addStart(kms: Command): void {
     .description(
       'Serve KMIP. The first start makes authority, certificates and store; keys are sealed at rest.',
     )
-    .requiredOption('-d, --directory <dir>', 'holds everything of this KMS; made when it is missing')
+    .requiredOption(
+      '-d, --directory <dir>',
+      'holds everything of this KMS; made when it is missing',
+      directoryName,
+    )
     .option(
       '--host <address>',
       'address to listen on, also a name in the certificate of the server',

@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { isVmsealError } from '../../errors.js'
 import type { AuditVerification } from '../../kms/audit-verification.js'
 import { Kms } from '../../kms/kms.js'
-import { readPassphrase } from '../arguments.js'
+import { directoryName, readPassphrase } from '../arguments.js'
 import { output, table } from '../output.js'
 import { order } from './control.js'
 
@@ -12,7 +12,11 @@ interface Directory {
   readonly directory: string
 }
 
-const serving = ['-d, --directory <dir>', 'directory of the KMS, which must be serving'] as const
+const serving = [
+  '-d, --directory <dir>',
+  'directory of the KMS, which must be serving',
+  directoryName,
+] as const
 
 export function addStoreCommands(kms: Command): void {
   kms
@@ -48,7 +52,7 @@ export function addStoreCommands(kms: Command): void {
     .description('The audit log.')
     .command('verify')
     .description('Find any change of the audit log, or a gap in it. Status 1 if there is one.')
-    .requiredOption('-d, --directory <dir>', 'directory of the KMS, serving or not')
+    .requiredOption('-d, --directory <dir>', 'directory of the KMS, serving or not', directoryName)
     .action(async ({ directory }: Directory) => {
       const found = await verifyAudit(directory)
       if (!found.ok) process.exitCode = 1
@@ -86,11 +90,11 @@ function addBackupCommands(kms: Command): void {
     .command('restore')
     .description('Make the directory of a KMS from a backup.')
     .argument('<file>')
-    .requiredOption('-d, --directory <dir>', 'new directory')
+    .requiredOption('-d, --directory <dir>', 'new directory', directoryName)
     .option('--passphrase-file <file>', 'passphrase of the backup (first line; -: standard input)')
     .option(
       '--root-key <file>',
-      'for a backup without a passphrase: the root.key file of the KMS that it was made of',
+      'for a backup without a passphrase: root.key of the KMS that it was made of, after a rotation its root-N.key',
     )
     .option(
       '--store-passphrase-file <file>',

@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { diagnoseUnregistered } from '../../vcenter/key-provider/doctor.js'
 import type { ServerDiagnosis } from '../../vcenter/key-provider/doctor.js'
-import { address, readText } from '../arguments.js'
+import { address, directoryName, readText } from '../arguments.js'
 import type { Address } from '../arguments.js'
 import { mark, output } from '../output.js'
 import { withVCenter } from '../vcenter-directory.js'
@@ -33,6 +33,7 @@ export function addDoctor(provider: Command): void {
     .option(
       '--vcenter <dir>',
       'directory of a vCenter that is not running; with the id of one of its providers',
+      directoryName,
     )
     .addHelpText(
       'after',
