@@ -117,7 +117,8 @@ async function answer(socket: Socket, kms: Kms, idle: Set<Socket>): Promise<void
     const known = isVmsealError(error) ? error : new VmsealError('VMSEAL_INTERNAL', String(error))
     reply = { error: { code: known.code, message: known.message, details: known.details } }
   }
-  // Hangs up also on somebody who does not.
+  // Hangs up also on somebody who does not, or who does not read.
+  socket.setTimeout(orderTimeoutMs)
   socket.end(`${JSON.stringify(reply)}\n`, () => socket.destroy())
 }
 
