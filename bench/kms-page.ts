@@ -14,7 +14,7 @@ import type { KmsRate, KmsResult } from './kms.bench.js'
 import { describeMachine, root } from './machine.js'
 import { markdownTable } from './table.js'
 
-export interface FaultResult {
+interface FaultResult {
   readonly faults: number
   readonly seconds: number
   readonly created: number
@@ -28,6 +28,7 @@ export interface FaultResult {
 interface Measured {
   readonly date: string
   readonly machine: string
+  readonly cpus: number
   readonly kms: KmsResult
   readonly provider: ProviderBulkResult
   readonly faults: FaultResult
@@ -88,7 +89,7 @@ export function page(measured: Measured): string {
 
 Made by \`bench/kms-page.ts\` from a run on ${date}. Machine: ${machine}. Load average before and after: ${kms.load.before.toFixed(1)} and ${kms.load.after.toFixed(1)}.
 
-The KMS is a process of its own; whoever asks runs beside it on the same processors, over loopback and mutual TLS. Every
+${busy(measured)}The KMS is a process of its own; whoever asks runs beside it on the same processors, over loopback and mutual TLS. Every
 operation is in the audit log before its answer leaves; Create is on the disk (fsync) before its answer leaves. Requests are
 encoded beforehand, so the server is measured and not our client; PyKMIP's server is asked by the same program.
 
@@ -125,6 +126,15 @@ their deadline; the longest call took ${number(faults.longestMs)} ms.
 `
 }
 
+/** A run beside other work says so: its rates are what was left of the machine. */
+function busy({ kms: { load }, cpus }: Measured): string {
+  if (load.before <= cpus / 2) return ''
+  return `**The machine was busy with other work while this was measured: the rates are lower bounds, and rows that say
+"no" have to be measured again on a machine at rest.**
+
+`
+}
+
 function perSecond(rate: KmsRate | undefined): number {
   return rate?.perSecond ?? 0
 }
@@ -148,6 +158,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     page({
       date: statSync(kms).mtime.toISOString().slice(0, 10),
       machine: `${cpu}, ${cpus} processors, ${kernel}`,
+      cpus,
       kms: read(kms) as KmsResult,
       provider: read(provider) as ProviderBulkResult,
       faults: read(faults) as FaultResult,

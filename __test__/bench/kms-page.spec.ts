@@ -16,6 +16,7 @@ const changed = (index: number, perSecond: number) =>
 const measured = {
   date: '2026-01-01',
   machine: 'a machine',
+  cpus: 2,
   kms: {
     rates,
     batched: { keys: 40_000, perSecond: 20_000 },
@@ -71,3 +72,10 @@ for (const [what, less] of [
     t.true(rows.length > 0)
     t.true(page({ ...measured, ...less }).includes('| no'))
   })
+
+test('a run on a busy machine says that it was', (t) => {
+  t.false(page(measured).includes('busy with other work'))
+  t.true(
+    page({ ...measured, kms: { ...kms, load: { before: 1.1, after: 2 } } }).includes('busy with other work'),
+  )
+})
