@@ -7,6 +7,7 @@ const packages = {
   'python3-pykmip': 'KMIP server and client',
   dosfstools: 'the file system of the demonstration disk',
   jose: 'JWE envelopes',
+  'cryptsetup-bin': 'LUKS headers',
   strace: 'system calls that fail, and processes killed at them',
   gdb: 'core dumps of a running process',
   openssl: 'TLS handshakes',

@@ -409,6 +409,12 @@ export declare function unwrapKeyPadded(kek: KeyHandle, wrapped: Uint8Array): Ke
 /** As `conversionInfo`, once the record has been authenticated under the disk's key. */
 export declare function verifyConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): Promise<string>
 
+/**
+ * Makes a LUKS header of an encrypted disk, and the one-time secret that opens it, in a folder that must be a tmpfs; JSON with
+ * header, secret, extent, vmdk (LUKS1: what QEMU opens, else null), sectorSize.
+ */
+export declare function viewDisk(descriptor: string, kek: KeyHandle, binding: DiskBinding, kind: 'luks1' | 'luks2', folder: string): Promise<string>
+
 /** Wraps `key` under `kek` (RFC 3394). The result is 8 bytes longer than the key. */
 export declare function wrapKey(kek: KeyHandle, key: KeyHandle): Buffer
 

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import { addConvertCommands } from './convert.js'
 import { addGoOnCommands } from './go-on.js'
 import { addInfo } from './info.js'
+import { addView } from './view.js'
 
 export function addDiskCommands(program: Command): void {
   const disk = program
@@ -12,4 +13,5 @@ export function addDiskCommands(program: Command): void {
   addInfo(disk)
   addConvertCommands(disk)
   addGoOnCommands(disk)
+  addView(disk)
 }

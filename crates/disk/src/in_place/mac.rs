@@ -45,7 +45,7 @@ impl MacKey {
 }
 
 /// Runs `work`, then wipes the stack it used: pads and states pass through frames that no `Drop` reaches.
-fn above_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn above_wiped_stack<T>(work: impl FnOnce() -> T) -> T {
     let result = run(work);
     wipe_dead_stack();
     result
