@@ -40,10 +40,10 @@ export type {
 export type { InventoryObject } from './vcenter/authorization/inventory-objects.js'
 export type { Privilege } from './vcenter/authorization/privileges.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
-export type { VCenterEvent, VCenterEventDetails, VCenterEventId } from './vcenter/events.js'
 export type { HostSync } from './vcenter/host-sync.js'
 export type { KeyFailure, MissingKey } from './vcenter/missing-keys.js'
 export type { RebuildOptions, RebuildReport, RebuiltVm } from './vcenter/rebuild.js'
+export type { EventLog, VCenterEvent, VCenterEventDetails, VCenterEventId } from './vcenter/events.js'
 export type { HostInfo, Hosts } from './vcenter/hosts.js'
 export type { JoiningHost } from './vcenter/network-hosts.js'
 export type { KeyProviderInfo, KeyProviders } from './vcenter/key-providers.js'
@@ -77,3 +77,11 @@ export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguratio
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type { KeyHop, KmsServerAddress, TaskRecord, TaskState, UserRecord } from './store/store.js'
+export type {
+  EventHead,
+  EventVerification,
+  KmsServerAddress,
+  UserRecord,
+  TaskRecord,
+  TaskState,
+} from './store/store.js'

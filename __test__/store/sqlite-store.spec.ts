@@ -72,7 +72,7 @@ test('everything is there again after close and open', async (t) => {
   const place = await withHost(store)
   const record = vm(place, 'db01', 'k1')
   await store.virtualMachines.insert(record)
-  await store.events.append({ id: 'e', time: 'now', details: { keyId: 'k1' } })
+  await store.events.append({ id: 'e', time: 'now', actor: 'alice', details: { keyId: 'k1' } })
   await store.close()
 
   const again = openSqliteStore(file)
@@ -84,7 +84,7 @@ test('everything is there again after close and open', async (t) => {
   t.deepEqual(await again.virtualMachines.listByHost(place.hostId), [record])
   t.is(await again.virtualMachines.findByName('db02'), undefined)
   t.deepEqual(await again.events.list(0, 10), [
-    { sequence: 1, id: 'e', time: 'now', details: { keyId: 'k1' } },
+    { sequence: 1, id: 'e', time: 'now', actor: 'alice', details: { keyId: 'k1' } },
   ])
   t.like((await again.hosts.list())[0], { datastores: ['ds1'] })
 })

@@ -14,8 +14,8 @@ import {
 } from 'node:fs'
 import { promisify } from 'node:util'
 import { VmsealError } from '../errors.js'
-import { genesis, linkLine, longestLine, readLink, sha256 } from './audit-chain.js'
-import type { AuditLink } from './audit-chain.js'
+import { genesis, linkLine, longestLine, readLink, sha256 } from '../audit/chain.js'
+import type { AuditLink } from '../audit/chain.js'
 
 export interface AuditRecord {
   /** ISO 8601, UTC. */

@@ -1,6 +1,7 @@
 /** Tasks and events in SQLite. */
 import type { SqliteDatabase } from './sqlite-database.js'
-import type { EventRecord, EventTable, TaskRecord, TaskTable } from './store.js'
+import { eventTable } from './sqlite-events.js'
+import type { EventTable, TaskRecord, TaskTable } from './store.js'
 
 export class JournalTables {
   readonly tasks: TaskTable
@@ -42,25 +43,5 @@ function taskTable(database: SqliteDatabase): TaskTable {
          WHERE state IN ('queued', 'running')`,
         { endedAt, code, message },
       ),
-  }
-}
-
-function eventTable(database: SqliteDatabase): EventTable {
-  return {
-    append: async ({ id, time, details }) => {
-      const row = database.first<{ sequence: number }>(
-        `INSERT INTO event (id, time, details) VALUES (@id, @time, @details) RETURNING sequence`,
-        { id, time, details: JSON.stringify(details) },
-      )
-      return { sequence: row?.sequence ?? 0, id, time, details }
-    },
-
-    list: async (afterSequence, limit) =>
-      database
-        .all<Omit<EventRecord, 'details'> & { details: string }>(
-          `SELECT sequence, id, time, details FROM event WHERE sequence > @afterSequence ORDER BY sequence LIMIT @limit`,
-          { afterSequence, limit },
-        )
-        .map((row) => ({ ...row, details: JSON.parse(row.details) as EventRecord['details'] })),
   }
 }

@@ -232,7 +232,25 @@ export interface EventRecord {
   /** Event type, for instance `com.vmware.vc.crypto.Operation`. */
   readonly id: string
   readonly time: string
+  /** The user on whose behalf it happened. */
+  readonly actor: string
   readonly details: Readonly<Record<string, unknown>>
+}
+
+/** The end of the event log: its hash vouches for every event before it. */
+export interface EventHead {
+  readonly sequence: number
+  /** Hex SHA-256. */
+  readonly hash: string
+}
+
+export interface EventVerification {
+  /** Events that were found good, up to the first break. */
+  readonly events: number
+  readonly ok: boolean
+  readonly head: EventHead
+  /** The event that is not what was written, or is missing. */
+  readonly firstBreak?: { readonly sequence: number; readonly reason: 'altered' | 'gap' | 'cut' }
 }
 
 /** An object that permissions stand on. The root has the id ''; a datastore has its name. */
@@ -386,6 +404,12 @@ export interface EventTable {
   append(event: Omit<EventRecord, 'sequence'>): Promise<EventRecord>
   /** Oldest first. */
   list(afterSequence: number, limit: number): Promise<EventRecord[]>
+  head(): Promise<EventHead>
+  /**
+   * Reads all of the log and finds the first event that was changed, removed, put in or reordered. With a head that was
+   * noted elsewhere, also a log that was written anew as a whole.
+   */
+  verify(known?: EventHead): Promise<EventVerification>
 }
 
 export interface AuthorizationTable {

@@ -152,4 +152,15 @@ export const vcenterMigrations: Migrations = [
     DELETE FROM permission WHERE entity_type = 'host' AND entity_id = OLD.id;
   END
   `,
+  `
+  ALTER TABLE event ADD COLUMN actor TEXT NOT NULL DEFAULT '';
+  ALTER TABLE event ADD COLUMN hash TEXT NOT NULL DEFAULT '';
+
+  -- Events up to origin are older than the chain.
+  CREATE TABLE event_chain (
+    only INTEGER PRIMARY KEY CHECK (only = 1), origin INTEGER NOT NULL, sequence INTEGER NOT NULL, hash TEXT NOT NULL
+  ) STRICT;
+  INSERT INTO event_chain
+    SELECT 1, coalesce(max(sequence), 0), coalesce(max(sequence), 0), printf('%064d', 0) FROM event
+  `,
 ]

@@ -1,16 +1,26 @@
-/** Every operation on a VM with keys is on record before it begins and after it ends. */
-import { isVmsealError, type CryptoKeyId } from '../errors.js'
+/** Every operation on a VM with keys is on record before it begins and after it ends; so is one that was refused. */
+import { isVmsealError, type CryptoKeyId, type ErrorCode } from '../errors.js'
 import type { EventLog, VCenterEventDetails } from './events.js'
 
 type Operation = VCenterEventDetails['com.vmware.vc.crypto.Operation']
 
+interface Subject {
+  readonly operation: Operation['operation']
+  readonly vm: string
+  readonly host: string
+  readonly keys: readonly CryptoKeyId[]
+}
+
+/** Errors of operations that are on record already. */
+const recorded = new WeakSet<object>()
+
 export async function recordOperation<Result>(
   events: EventLog,
-  subject: { operation: Operation['operation']; vm: string; host: string; keys: readonly CryptoKeyId[] },
+  subject: Subject,
   act: () => Promise<Result>,
 ): Promise<Result> {
   if (subject.keys.length === 0) return act()
-  const append = (outcome: Operation['outcome'], error?: Operation['error']): Promise<void> =>
+  const append = (outcome: Operation['outcome'], error?: ErrorCode): Promise<void> =>
     events.append('com.vmware.vc.crypto.Operation', { ...subject, outcome, ...(error ? { error } : {}) })
   await append('began')
   try {
@@ -18,7 +28,27 @@ export async function recordOperation<Result>(
     await append('success')
     return result
   } catch (error) {
+    if (typeof error === 'object' && error !== null) recorded.add(error)
     await append('error', isVmsealError(error) ? error.code : 'VMSEAL_INTERNAL')
+    throw error
+  }
+}
+
+/** Around all of an operation: what fails before it began, for a rule, a key or a privilege, was refused. */
+export async function recordRefusal<Result>(
+  events: EventLog,
+  subject: Subject,
+  act: () => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await act()
+  } catch (error) {
+    if (isVmsealError(error) && !recorded.has(error) && error.code !== 'VMSEAL_CANCELLED')
+      await events.append('com.vmware.vc.crypto.Operation', {
+        ...subject,
+        outcome: 'refused',
+        error: error.code,
+      })
     throw error
   }
 }

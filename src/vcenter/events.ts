@@ -1,7 +1,10 @@
 /** What happened, on record: each event is durable before anyone is told. Details hold ids and names only. */
 import type { CryptoKeyId, ErrorCode } from '../errors.js'
-import type { EventTable } from '../store/store.js'
+import type { EventHead, EventTable, EventVerification } from '../store/store.js'
+import { actingUser } from './authorization/access.js'
 import type { MissingKey } from './missing-keys.js'
+
+const pageSize = 100
 
 /** Details by event id. Ids of vSphere where it has one, `vmseal.` where it has none. */
 export interface VCenterEventDetails {
@@ -76,8 +79,8 @@ export interface VCenterEventDetails {
     readonly operation: 'create' | 'reconfigure' | 'recrypt' | 'register' | 'unlock' | 'destroy'
     readonly vm: string
     readonly host: string
-    /** `began` stands before the act, the others after it. */
-    readonly outcome: 'began' | 'success' | 'error'
+    /** `began` stands before the act, `success` and `error` after it; `refused` without one: nothing was done. */
+    readonly outcome: 'began' | 'success' | 'error' | 'refused'
     readonly keys: readonly CryptoKeyId[]
     readonly error?: ErrorCode
   }
@@ -124,6 +127,8 @@ export type VCenterEvent = {
     readonly id: Id
     /** ISO 8601, UTC. */
     readonly time: string
+    /** The user on whose behalf it happened. */
+    readonly actor: string
     readonly details: VCenterEventDetails[Id]
   }
 }[VCenterEventId]
@@ -132,24 +137,86 @@ export class EventLog {
   readonly #table: EventTable
   readonly #clock: () => Date
   readonly #tell: (event: VCenterEvent) => void
+  readonly #waiting = new Set<() => void>()
+  #closed = false
 
+  /** @internal */
   constructor(table: EventTable, clock: () => Date, tell: (event: VCenterEvent) => void) {
     this.#table = table
     this.#clock = clock
     this.#tell = tell
   }
 
+  /** @internal Durable when it resolves, and bound to the event before it. */
   async append<Id extends VCenterEventId>(id: Id, details: VCenterEventDetails[Id]): Promise<void> {
     const record = await this.#table.append({
       id,
       time: this.#clock().toISOString(),
+      actor: actingUser(),
       details: { ...details },
     })
+    this.#wake()
     this.#tell(record as VCenterEvent)
   }
 
   /** Oldest first. */
-  async list(options: { after?: number; limit?: number } = {}): Promise<VCenterEvent[]> {
+  async list(options: { readonly after?: number; readonly limit?: number } = {}): Promise<VCenterEvent[]> {
     return (await this.#table.list(options.after ?? 0, options.limit ?? 1000)) as VCenterEvent[]
+  }
+
+  /**
+   * Every event from now on, or with `after` from the one that follows this sequence number, without a gap: whoever stopped
+   * goes on from the last one he saw. A slow reader costs nothing, what he has not read stays in the store. Ends with
+   * `signal` or when vCenter closes.
+   */
+  async *subscribe(
+    options: { readonly after?: number; readonly signal?: AbortSignal } = {},
+  ): AsyncGenerator<VCenterEvent, void, undefined> {
+    const { signal } = options
+    let last = options.after ?? (await this.#table.head()).sequence
+    while (!this.#closed && !signal?.aborted) {
+      const page = await this.list({ after: last, limit: pageSize })
+      if (page.length === 0) await this.#next(last, signal)
+      for (const event of page) {
+        if (signal?.aborted) return
+        yield event
+        last = event.sequence
+      }
+    }
+  }
+
+  /** The end of the log. Noted elsewhere, `verify` proves by it that nothing before was touched since. */
+  head(): Promise<EventHead> {
+    return this.#table.head()
+  }
+
+  /** Finds the first event that was changed, removed, put in or reordered; by a noted head also a log written anew. */
+  verify(known?: EventHead): Promise<EventVerification> {
+    return this.#table.verify(known)
+  }
+
+  /** @internal Ends every subscription. */
+  close(): void {
+    this.#closed = true
+    this.#wake()
+  }
+
+  async #next(last: number, signal: AbortSignal | undefined): Promise<void> {
+    const waiting = new Promise<void>((resolve) => {
+      const done = (): void => {
+        this.#waiting.delete(done)
+        signal?.removeEventListener('abort', done)
+        resolve()
+      }
+      this.#waiting.add(done)
+      signal?.addEventListener('abort', done, { once: true })
+    })
+    // An event that came since the last look has woken nobody.
+    if (this.#closed || signal?.aborted || (await this.#table.head()).sequence > last) this.#wake()
+    return waiting
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting) wake()
   }
 }

@@ -72,7 +72,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   readonly #networkHosts: NetworkHosts
   readonly tasks: Tasks
   /** The event log. */
-  readonly events: Pick<EventLog, 'list'>
+  readonly events: EventLog
   readonly authorization: Authorization
   readonly #access: Access
   readonly #store: Store
@@ -237,6 +237,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     try {
       await this.tasks.stop()
       await this.#restoration.close()
+      this.events.close()
       await this.keyProviders.close()
     } finally {
       await this.#networkHosts.close()

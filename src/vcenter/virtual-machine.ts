@@ -1,7 +1,7 @@
 /** One VM, as a caller works with it. */
 import type { HostApi } from '../rpc/host-api.js'
 import type { DiskRecord, VmRecord } from '../store/store.js'
-import { recordOperation } from './crypto-operation.js'
+import { recordOperation, recordRefusal } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
 import type { Services } from './services.js'
 import type { Task, TaskContext } from './task.js'
@@ -54,7 +54,7 @@ export class VirtualMachine {
    * stays untouched, and if nothing changes no key is made.
    */
   applyPolicy(wish: PolicyWish, options: ApplyPolicyOptions = {}): Task<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.applyPolicy', options, (vm, context) =>
+    return this.#startCrypto('applyPolicy', 'reconfigure', options, (vm, context) =>
       new VmReconfiguration(this.#services).applyPolicy(vm, wish, options, context),
     )
   }
@@ -68,13 +68,13 @@ export class VirtualMachine {
    * VMSEAL_NO_SPACE (deep), VMSEAL_ENCRYPTION_KEY_REQUIRED (an old key cannot be had): then no key was made.
    */
   recrypt(options: RecryptOptions): Task<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.recrypt', options, (vm, context) =>
+    return this.#startCrypto('recrypt', 'recrypt', options, (vm, context) =>
       new VmRecrypt(this.#services).run(vm, options, context),
     )
   }
 
   addDisk(spec: AddDiskSpec, options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.addDisk', options, (vm, context) =>
+    return this.#startCrypto('addDisk', 'reconfigure', options, (vm, context) =>
       new VmReconfiguration(this.#services).addDisk(vm, { ...spec, host: options.host }, context),
     )
   }
@@ -100,7 +100,7 @@ export class VirtualMachine {
 
   /** Fetches the keys that the VM's host lacks and pushes them to the cluster. Fails with why a key cannot be had. */
   async unlock(): Promise<VirtualMachineInfo> {
-    return this.#start('VirtualMachine.unlock', {}, (vm, { step }) =>
+    return this.#startCrypto('unlock', 'unlock', {}, (vm, { step }) =>
       new VmUnlocking(this.#services).unlock(vm, this.#host(vm, undefined), step),
     ).done
   }
@@ -214,6 +214,21 @@ export class VirtualMachine {
   ): Promise<Result> {
     const host = this.#host(vm, options.host)
     return new VmUnlocking(this.#services).withKeys(vm, host, () => host.call(request))
+  }
+
+  /** What is refused is on record, with whom and why. */
+  #startCrypto(
+    method: string,
+    operation: 'reconfigure' | 'recrypt' | 'unlock',
+    options: HostOption & { readonly signal?: AbortSignal },
+    change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
+  ): Task<VirtualMachineInfo> {
+    const { events, connections } = this.#services
+    return this.#start(`VirtualMachine.${method}`, options, (vm, context) => {
+      const host = (vm.hostId === null ? undefined : connections.get(vm.hostId)?.name) ?? ''
+      const subject = { operation, vm: vm.name, host, keys: keysOf(vm) }
+      return recordRefusal(events, subject, () => change(vm, context))
+    })
   }
 
   async #end(name: string, act: (vm: VmRecord) => Promise<void>): Promise<void> {

@@ -20,7 +20,7 @@ import type { Permissions, Roles, Users } from './authorization.js'
 import { clusterEntity, resolveObject, rootEntity } from './inventory-objects.js'
 import type { InventoryObject } from './inventory-objects.js'
 import type { Privilege } from './privileges.js'
-import { call, internal, task, type Need, type Rules } from './rules.js'
+import { call, internal, stream, task, type Need, type Rules } from './rules.js'
 
 type ClusterName = string | { readonly id: string }
 
@@ -214,7 +214,11 @@ export const tasksRules: Rules<Tasks> = {
 
 export const eventLogRules: Rules<EventLog> = {
   list: call(atRoot('Global.Diagnostics')),
+  subscribe: stream(atRoot('Global.Diagnostics')),
+  head: call(atRoot('Global.Diagnostics')),
+  verify: call(atRoot('Global.Diagnostics')),
   append: internal,
+  close: internal,
 }
 
 export const usersRules: Rules<Users> = {

@@ -37,6 +37,10 @@ export function call(needs: readonly Need[] = [], within: readonly Privilege[] =
   return { kind: 'call', needs, within }
 }
 
+export function stream(needs: readonly Need[]): Rule<'stream'> {
+  return { kind: 'stream', needs, within: [] }
+}
+
 export function task(needs: readonly Need[], within: readonly Privilege[] = []): Rule<'task'> {
   return { kind: 'task', needs, within }
 }

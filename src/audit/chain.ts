@@ -1,4 +1,4 @@
-/** The chain of the audit log: how a line is bound to the one before it. */
+/** A log whose end vouches for all of it: how a record is bound to the one before it. */
 import { hash } from 'node:crypto'
 
 export interface AuditLink {
