@@ -76,10 +76,10 @@ export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-invent
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
-export type { KeyHop, KmsServerAddress, TaskRecord, TaskState, UserRecord } from './store/store.js'
 export type {
   EventHead,
   EventVerification,
+  KeyHop,
   KmsServerAddress,
   UserRecord,
   TaskRecord,
