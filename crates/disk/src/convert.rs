@@ -34,7 +34,7 @@ pub fn encrypt_copy(source: &Path, target: &Path, spec: &SealSpec<'_>, control: 
     let begun = Instant::now();
     control.check()?;
     let (source, descriptor) = open_unsealed(source)?;
-    source.keep_writers_away()?;
+    let _writers = source.keep_writers_away()?;
     let capacity = source.capacity();
     if spec.sector_size == 4096 && !capacity.is_multiple_of(4096) {
         return Err(Error::image(
@@ -74,7 +74,7 @@ pub fn decrypt_copy(
     let Some(cipher) = &disk.cipher else {
         return Err(Error::state(source, "the disk is not sealed"));
     };
-    disk.source.keep_writers_away()?;
+    let _writers = disk.source.keep_writers_away()?;
     let zero = cipher.holes == Holes::Zero;
     let needed = if zero { disk.source.allocated() } else { disk.capacity() };
     control.start(disk.capacity());

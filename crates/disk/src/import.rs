@@ -37,7 +37,7 @@ fn import_flat(
     begun: Instant,
 ) -> Result<Outcome> {
     let (source, descriptor) = open_unsealed(source)?;
-    source.keep_writers_away()?;
+    let _writers = source.keep_writers_away()?;
     let capacity = source.capacity();
     control.start(capacity);
     let files = Target::create(target, capacity, source.allocated())?;

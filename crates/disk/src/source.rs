@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::descriptor::{Access, Descriptor, ExtentKind, NO_PARENT};
 use crate::error::{Error, Result};
-use crate::lock::keep_writers_away;
+use crate::lock::{ByteLocks, keep_writers_away};
 
 /// Extents one disk may have; each holds a file open.
 const MAX_EXTENTS: usize = 512;
@@ -134,10 +134,10 @@ impl Source {
         Ok(self.next_data(0)? != Some((0, self.capacity)))
     }
 
-    /// Refuses while a QEMU may write to a file of the disk, and keeps such away as long as this is open.
-    pub(crate) fn keep_writers_away(&self) -> Result<()> {
-        let mut files = self.parts.iter().filter_map(|part| part.file.as_ref());
-        files.try_for_each(|part| keep_writers_away(&part.path, &part.file))
+    /// Refuses while a QEMU may write to a file of the disk, and keeps such away until the result is dropped.
+    pub(crate) fn keep_writers_away(&self) -> Result<Vec<ByteLocks>> {
+        let files = self.parts.iter().filter_map(|part| part.file.as_ref());
+        files.map(|part| keep_writers_away(&part.path, &part.file)).collect()
     }
 
     /// Tells the kernel that everything will be read once, in order.

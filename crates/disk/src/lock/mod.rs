@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 
 pub(crate) use holder::lock_path;
+pub(crate) use qemu::ByteLocks;
 
 /// What a job changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +36,13 @@ pub(crate) enum Changes {
 #[derive(Debug)]
 pub(crate) struct DiskLock {
     record: holder::LockFile,
+    _bytes: Option<ByteLocks>,
+    _jobs: JobLock,
 }
 
 impl DiskLock {
     /// Takes the disk at `descriptor`, whose extent `file` is open for reading and writing. [`Error::FileLocked`] names who
-    /// has it. The byte locks live as long as `file`, so both are to be kept.
+    /// has it.
     pub(crate) fn take(descriptor: &Path, extent: &Path, file: &File, changes: Changes) -> Result<Self> {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
@@ -50,11 +53,13 @@ impl DiskLock {
             }
             Err(error) => return Err(Error::io("lock", extent, error)),
         }
-        if changes == Changes::Data {
-            qemu::lock(extent, file, qemu::Use::Change)?;
-        }
+        let jobs = JobLock(file.try_clone().map_err(|error| Error::io("lock", extent, error))?);
+        let bytes = match changes {
+            Changes::Data => Some(qemu::lock(extent, file, qemu::Use::Change)?),
+            Changes::Lines => None,
+        };
         holder::refuse_held_machine(descriptor)?;
-        Ok(Self { record: holder::LockFile::make(descriptor)? })
+        Ok(Self { record: holder::LockFile::make(descriptor)?, _bytes: bytes, _jobs: jobs })
     }
 
     /// Refuses to go on when somebody took the lock file away, as they do who think that this machine is down.
@@ -63,8 +68,18 @@ impl DiskLock {
     }
 }
 
-/// Keeps writers away from a file that is read as a whole, as long as `file` is open.
-pub(crate) fn keep_writers_away(path: &Path, file: &File) -> Result<()> {
+/// `flock`, given back on purpose for the reason that [`ByteLocks`] are.
+#[derive(Debug)]
+struct JobLock(File);
+
+impl Drop for JobLock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Keeps writers away from a file that is read as a whole.
+pub(crate) fn keep_writers_away(path: &Path, file: &File) -> Result<ByteLocks> {
     qemu::lock(path, file, qemu::Use::Read)
 }
 

@@ -37,8 +37,23 @@ impl Use {
     }
 }
 
+/// Locks that are held. They are given back on purpose: closing the file would not do while a child process that is being
+/// started still has it.
+#[derive(Debug)]
+#[must_use = "the locks go with this value"]
+pub(crate) struct ByteLocks(File);
+
+impl Drop for ByteLocks {
+    fn drop(&mut self) {
+        let all = flock { l_len: KEPT - USED + 4, ..region(F_UNLCK, USED) };
+        // At the latest they go with the last descriptor.
+        let _ = fcntl(&self.0, FcntlArg::F_OFD_SETLK(&all));
+    }
+}
+
 /// Sets the locks and refuses when a process that is there already uses what we keep or keeps what we use.
-pub(super) fn lock(path: &Path, file: &File, wanted: Use) -> Result<()> {
+pub(super) fn lock(path: &Path, file: &File, wanted: Use) -> Result<ByteLocks> {
+    let held = ByteLocks(file.try_clone().map_err(|error| Error::io("lock", path, error))?);
     let (used, kept) = wanted.rights();
     let bytes = used.iter().map(|right| USED + right).chain(kept.iter().map(|right| KEPT + right));
     for byte in bytes {
@@ -46,7 +61,7 @@ pub(super) fn lock(path: &Path, file: &File, wanted: Use) -> Result<()> {
             Ok(_) => {}
             Err(Errno::EAGAIN | Errno::EACCES) => return Err(in_use(path, wanted)),
             // A file system without locks has no QEMU that holds one either.
-            Err(Errno::EINVAL | Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(()),
+            Err(Errno::EINVAL | Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS) => return Ok(held),
             Err(error) => return Err(Error::io("lock", path, error)),
         }
     }
@@ -58,7 +73,7 @@ pub(super) fn lock(path: &Path, file: &File, wanted: Use) -> Result<()> {
             return Err(in_use(path, wanted));
         }
     }
-    Ok(())
+    Ok(held)
 }
 
 fn region(kind: i32, byte: i64) -> flock {
