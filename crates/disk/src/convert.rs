@@ -101,6 +101,7 @@ pub fn recrypt_copy(
     let Some(cipher) = &disk.cipher else {
         return Err(Error::state(source, "the disk is not sealed"));
     };
+    let _writers = disk.source.keep_writers_away()?;
     let capacity = disk.capacity();
     seal::check_spec(spec, capacity)?;
     if spec.holes.is_some_and(|holes| holes != cipher.holes) {
@@ -174,7 +175,9 @@ pub(crate) fn copy(
     skip_holes: bool,
     control: &Control,
 ) -> Result<()> {
-    Job { source, target: files.file(), target_path: files.flat(), transform, skip_holes, control }.run()
+    let range = 0..source.capacity();
+    Job { source, target: files.file(), target_path: files.flat(), transform, skip_holes, range, control }
+        .run()
 }
 
 pub(crate) fn finish(

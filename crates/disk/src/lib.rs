@@ -7,6 +7,8 @@
 //! * [`describe_raw`]: a descriptor beside a raw image, for work on it in place.
 //! * [`encrypt_copy`], [`decrypt_copy`], [`recrypt_copy`]: a sealed copy of a plain disk, back, and one under another key.
 //! * [`shallow_recrypt`]: another KEK for the same data key; no data is touched and the disk may be open.
+//! * [`encrypt_copy_resumable`], [`decrypt_copy_resumable`]: the same, and an interruption leaves what [`resume_copy`] goes
+//!   on with; [`discard_source`] takes the source away once the copy was read back.
 //! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
 //!   [`resume`] and [`repair`] after whatever stopped them, [`job_info`] and [`verify_job`] to look.
 //! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
@@ -30,6 +32,7 @@ compile_error!("holes, atomic renames and fsync of folders are used as Linux has
 mod buffer;
 mod control;
 mod convert;
+mod copy_job;
 pub mod descriptor;
 mod error;
 mod image;
@@ -50,6 +53,9 @@ pub mod uuid;
 
 pub use control::{Control, Progress};
 pub use convert::{Outcome, create_plain, create_sealed, decrypt_copy, encrypt_copy, recrypt_copy};
+pub use copy_job::{
+    DiscardSource, copy_job_path, decrypt_copy_resumable, discard_source, encrypt_copy_resumable, resume_copy,
+};
 pub use descriptor::{Descriptor, Holes};
 pub use error::{Error, Result};
 pub use image::{ImageFormat, ImageInfo, SealInfo, inspect};

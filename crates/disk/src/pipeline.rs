@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -28,7 +29,7 @@ const MAX_WORKERS: usize = 32;
 /// Holes are cut at this boundary, a multiple of every data unit.
 const HOLE_GRAIN: u64 = 4096;
 
-/// One copy of a whole disk into `target`, which must be as long as the source and read as zeros.
+/// One copy of a disk or a part of it into `target`, which must be as long as the source and read as zeros.
 pub(crate) struct Job<'a> {
     pub(crate) source: &'a Source,
     pub(crate) target: &'a File,
@@ -36,6 +37,8 @@ pub(crate) struct Job<'a> {
     pub(crate) transform: Transform<'a>,
     /// Leave the source's holes out instead of reading zeros from them.
     pub(crate) skip_holes: bool,
+    /// The part that is copied, from a multiple of [`CHUNK`] on.
+    pub(crate) range: Range<u64>,
     pub(crate) control: &'a Control,
 }
 
@@ -57,14 +60,14 @@ pub(crate) enum Transform<'a> {
 }
 
 impl Job<'_> {
-    /// Runs to the end and joins all workers; the first error wins. Counts progress up to the capacity.
+    /// Runs to the end and joins all workers; the first error wins. Counts progress by the length of the range.
     pub(crate) fn run(&self) -> Result<()> {
-        let chunks = self.source.capacity().div_ceil(CHUNK as u64);
+        let chunks = (self.range.end - self.range.start).div_ceil(CHUNK as u64);
         let cores = thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_WORKERS);
         let workers = cores.min(usize::try_from(chunks).unwrap_or(cores)).max(1);
         self.source.advise_sequential();
         let shared = Shared {
-            walk: Mutex::new(Walk::default()),
+            walk: Mutex::new(Walk { position: self.range.start, data_end: 0 }),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
         };
@@ -114,12 +117,13 @@ impl Job<'_> {
 
     /// Offset and length of the next chunk; skipped holes count as done.
     fn next_chunk(&self, walk: &mut Walk) -> Result<Option<(u64, usize)>> {
-        let capacity = self.source.capacity();
+        let capacity = self.range.end;
         if walk.position >= capacity {
             return Ok(None);
         }
         if self.skip_holes && walk.position >= walk.data_end {
-            let Some((start, end)) = self.source.next_data(walk.position)? else {
+            let data = self.source.next_data(walk.position)?;
+            let Some((start, end)) = data.filter(|&(start, _)| start - start % HOLE_GRAIN < capacity) else {
                 self.control.advance(capacity - walk.position);
                 walk.position = capacity;
                 return Ok(None);
@@ -201,7 +205,6 @@ struct Shared {
 }
 
 /// How far chunks have been handed out.
-#[derive(Default)]
 struct Walk {
     position: u64,
     /// End of the run of data `position` lies in.
@@ -241,7 +244,8 @@ mod tests {
         target_path: &Path,
     ) -> (Error, Progress) {
         let control = Control::new();
-        let job = Job { source, target, target_path, transform, skip_holes: false, control: &control };
+        let range = 0..source.capacity();
+        let job = Job { source, target, target_path, transform, skip_holes: false, range, control: &control };
         (job.run().expect_err("a failure"), control.progress())
     }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::copy_job::copy_job_path;
 use crate::descriptor::{Descriptor, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
 use crate::in_place::job_path;
@@ -54,7 +55,9 @@ pub fn remove_unfinished(descriptor_path: &Path) -> Result<bool> {
     let copy = copy_path(descriptor_path);
     let mut left = temporaries(descriptor_path)?;
     left.extend(temporaries(&copy)?);
-    left.extend([flat, copy]);
+    let record = copy_job_path(descriptor_path);
+    left.extend(temporaries(&record)?);
+    left.extend([flat, copy, record, lock_path(descriptor_path)]);
     for path in left {
         found |= unlink(&path)?;
     }

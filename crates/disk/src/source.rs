@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{Access, Descriptor, ExtentKind, NO_PARENT};
 use crate::error::{Error, Result};
@@ -21,6 +22,15 @@ pub(crate) struct Source {
     path: PathBuf,
     parts: Vec<Part>,
     capacity: u64,
+}
+
+/// Identity, length and modification time of a file. Not its device: that number may change from boot to boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    file: u64,
+    len: u64,
+    seconds: i64,
+    nanoseconds: i64,
 }
 
 #[derive(Debug)]
@@ -40,6 +50,7 @@ struct PartFile {
     offset: u64,
     /// Length and modification time when the job began.
     stamp: (u64, i64, i64),
+    identity: Stamp,
     allocated: u64,
 }
 
@@ -132,6 +143,12 @@ impl Source {
     /// Whether any part of the disk is a hole.
     pub(crate) fn has_holes(&self) -> Result<bool> {
         Ok(self.next_data(0)? != Some((0, self.capacity)))
+    }
+
+    /// What tells whether the files are still the same, also for a later process.
+    pub(crate) fn stamps(&self) -> Vec<Stamp> {
+        let files = self.parts.iter().filter_map(|part| part.file.as_ref());
+        files.map(|part| part.identity).collect()
     }
 
     /// Refuses while a QEMU may write to a file of the disk, and keeps such away until the result is dropped.
@@ -238,7 +255,7 @@ impl Part {
 impl PartFile {
     fn new(path: PathBuf, file: File, metadata: &Metadata, len: u64, offset: u64) -> Self {
         let allocated = if metadata.is_file() { metadata.blocks().saturating_mul(512) } else { len };
-        Self { path, file, offset, stamp: stamp(metadata), allocated }
+        Self { path, file, offset, stamp: stamp(metadata), identity: identity(metadata), allocated }
     }
 
     fn read_exact(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
@@ -324,6 +341,15 @@ fn open_read_only(path: &Path, extra: OFlags) -> io::Result<File> {
 
 fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
     (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+fn identity(metadata: &Metadata) -> Stamp {
+    Stamp {
+        file: metadata.ino(),
+        len: metadata.len(),
+        seconds: metadata.mtime(),
+        nanoseconds: metadata.mtime_nsec(),
+    }
 }
 
 fn changed(path: &Path) -> Error {

@@ -11,7 +11,7 @@ use crate::control::Control;
 use crate::descriptor::{Descriptor, check_file_name, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
 
-/// A new flat file whose descriptor is not written yet. Dropping it unfinished removes the file.
+/// A new flat file whose descriptor is not written yet. Dropping it unfinished removes the file, unless it is kept.
 pub(crate) struct Target {
     descriptor: PathBuf,
     flat: PathBuf,
@@ -47,6 +47,35 @@ impl Target {
         let target = Self { descriptor: descriptor.to_owned(), flat, flat_name, file, finished: false };
         target.file.set_len(capacity).map_err(|error| Error::io("extend", &target.flat, error))?;
         Ok(target)
+    }
+
+    /// The flat file of an unfinished disk, of the right length.
+    pub(crate) fn reopen(descriptor: &Path, capacity: u64) -> Result<Self> {
+        let flat_name = flat_name(descriptor)?;
+        let flat = descriptor.with_file_name(&flat_name);
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
+        let file = options.open(&flat).map_err(|error| Error::io("open", &flat, error))?;
+        let metadata = file.metadata().map_err(|error| Error::io("examine", &flat, error))?;
+        if !metadata.is_file() || metadata.len() != capacity {
+            return Err(Error::extent(
+                &flat,
+                "it is not the unfinished file of this copy; start the copy again",
+            ));
+        }
+        Ok(Self { descriptor: descriptor.to_owned(), flat, flat_name, file, finished: true })
+    }
+
+    /// From here on a failure leaves the files.
+    pub(crate) fn keep(&mut self) {
+        self.finished = true;
+    }
+
+    pub(crate) fn descriptor(&self) -> &Path {
+        &self.descriptor
     }
 
     pub(crate) fn file(&self) -> &File {

@@ -220,6 +220,11 @@ enum Existing {
     Refuse,
 }
 
+/// Replaces a small file in one durable step.
+pub(crate) fn replace_durably(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_file(path, bytes, Existing::Replace)
+}
+
 fn replace_file(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
     let (temporary, mut file) = create_temporary(path)?;
     let written = file

@@ -15,10 +15,10 @@ const LEN: usize = 32;
 /// Above the deepest call chain of HKDF and HMAC, which keep pads and hash states on the stack.
 const STACK: usize = 16 * 1024;
 
-pub(super) struct MacKey(SecretKey);
+pub(crate) struct MacKey(SecretKey);
 
 impl MacKey {
-    pub(super) fn derive(data_key: &SecretKey, job: &[u8; 16], disk: &[u8; 16]) -> Result<Self> {
+    pub(crate) fn derive(data_key: &SecretKey, job: &[u8; 16], disk: &[u8; 16]) -> Result<Self> {
         let key = above_wiped_stack(|| {
             SecretKey::try_init(LEN, |slot| {
                 data_key
@@ -31,7 +31,7 @@ impl MacKey {
         Ok(Self(key))
     }
 
-    pub(super) fn sign(&self, bytes: &[u8]) -> Result<[u8; 32]> {
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Result<[u8; 32]> {
         let tag = above_wiped_stack(|| {
             self.0.expose(|key| {
                 let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");

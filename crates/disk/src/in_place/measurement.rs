@@ -34,6 +34,7 @@ pub fn copy_over(source: &Path, target: &Path) -> Result<()> {
         target_path: target,
         transform,
         skip_holes: false,
+        range: 0..source.capacity(),
         control: &control,
     }
     .run()

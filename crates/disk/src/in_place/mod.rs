@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 
 pub use info::{JobInfo, JobPhase, job_info, verify_job};
 pub use job::{NewKek, decrypt_in_place, encrypt_in_place, recrypt_in_place};
-pub(crate) use mac::above_wiped_stack;
+pub(crate) use mac::{MacKey, above_wiped_stack};
 pub(crate) use plan::texts;
 pub use recovery::{Repair, repair, resume};
 pub(crate) use standing::{flat_extent, refuse_in_conversion};

@@ -1,0 +1,128 @@
+//! The record of an unfinished copy: two lines of text, JSON and the HMAC over it in hex.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+use crate::descriptor::replace_durably;
+use crate::error::{Error, Result};
+use crate::in_place::MacKey;
+use crate::source::Stamp;
+
+const VERSION: u32 = 1;
+/// Two descriptors of the largest size would be more; no real one is.
+const MAX_LEN: u64 = 4 << 20;
+/// Apart from what else is signed with keys of this kind.
+const TITLE: &str = "vmseal copy 1\n";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Fields {
+    v: u32,
+    id: [u8; 16],
+    /// Absolute path of what is read.
+    source: String,
+    stamps: Vec<Stamp>,
+    /// What the target will be.
+    descriptor: String,
+    /// Bytes of the target that are written and durable.
+    frontier: u64,
+}
+
+/// A record, authenticated or not.
+#[derive(Debug)]
+pub(super) struct Record {
+    fields: Fields,
+    json: String,
+    mac: String,
+}
+
+/// Where the record of an unfinished copy stands: `web01.vmdk.vmseal-copy` beside the coming `web01.vmdk`.
+pub fn record_path(target: &Path) -> PathBuf {
+    let mut name = OsString::from(target.as_os_str());
+    name.push(".vmseal-copy");
+    PathBuf::from(name)
+}
+
+impl Record {
+    pub(super) fn new(id: [u8; 16], source: String, stamps: Vec<Stamp>, descriptor: String) -> Self {
+        let fields = Fields { v: VERSION, id, source, stamps, descriptor, frontier: 0 };
+        Self { fields, json: String::new(), mac: String::new() }
+    }
+
+    pub(super) fn read(target: &Path) -> Result<Self> {
+        let path = record_path(target);
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(&path);
+        let file = file.map_err(|error| Error::io("open", &path, error))?;
+        let damaged =
+            || Error::job(&path, "it is damaged; remove what is unfinished and start the copy again");
+        let mut text = String::new();
+        match file.take(MAX_LEN).read_to_string(&mut text) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(damaged()),
+            Err(error) => return Err(Error::io("read", &path, error)),
+        }
+        let (json, mac) = text.trim_end().split_once('\n').ok_or_else(damaged)?;
+        let fields: Fields = serde_json::from_str(json).map_err(|_| damaged())?;
+        if fields.v != VERSION {
+            return Err(damaged());
+        }
+        Ok(Self { fields, json: json.to_owned(), mac: mac.to_owned() })
+    }
+
+    /// That a holder of the key wrote it.
+    pub(super) fn verify(&self, key: &MacKey, path: &Path) -> Result<()> {
+        let expected = hex(&key.sign(signed(&self.json).as_bytes())?);
+        if bool::from(expected.as_bytes().ct_eq(self.mac.as_bytes())) {
+            Ok(())
+        } else {
+            Err(Error::JobAuthentication { path: path.to_owned() })
+        }
+    }
+
+    /// Puts the record in place in one durable step.
+    pub(super) fn write(&mut self, target: &Path, key: &MacKey) -> Result<()> {
+        self.json = serde_json::to_string(&self.fields)
+            .map_err(|error| Error::Internal { reason: error.to_string() })?;
+        self.mac = hex(&key.sign(signed(&self.json).as_bytes())?);
+        replace_durably(&record_path(target), format!("{}\n{}\n", self.json, self.mac).as_bytes())
+    }
+
+    pub(super) fn advance(&mut self, frontier: u64) {
+        self.fields.frontier = frontier;
+    }
+
+    pub(super) fn frontier(&self) -> u64 {
+        self.fields.frontier
+    }
+
+    pub(super) fn id(&self) -> &[u8; 16] {
+        &self.fields.id
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.fields.source
+    }
+
+    pub(super) fn stamps(&self) -> &[Stamp] {
+        &self.fields.stamps
+    }
+
+    pub(super) fn descriptor(&self) -> &str {
+        &self.fields.descriptor
+    }
+}
+
+fn signed(json: &str) -> String {
+    format!("{TITLE}{json}")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
