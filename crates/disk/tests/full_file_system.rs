@@ -106,7 +106,7 @@ fn b8_holes_that_would_be_filled_count_too() {
 
 /// The file system fills up in the middle: the job has its room, and only the small file at its end may have to wait.
 #[test]
-fn d4_a_file_system_that_fills_up_meanwhile_loses_nothing() {
+fn b8_a_file_system_that_fills_up_meanwhile_loses_nothing() {
     let Some(small) = Small::mount(96) else { return };
     let store = Datastore::new();
     let plain = noise(48 * MIB, 2);

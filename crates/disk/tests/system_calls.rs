@@ -22,8 +22,7 @@ use vmseal_disk::{
 use vmseal_secret::SecretKey;
 
 /// Every call with which a job changes a file or makes a change durable.
-const CALLS: &str =
-    "write,pwrite64,pwritev,fallocate,ftruncate,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat";
+const CALLS: &str = "write,pwrite64,pwritev,fallocate,ftruncate,fsync,fdatasync,rename,renameat,renameat2,link,linkat,unlink,unlinkat";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -346,7 +345,7 @@ fn has_strace() -> bool {
 }
 
 #[test]
-fn d4_killed_before_every_call_and_every_call_failing_once_loses_nothing() {
+fn b8_killed_before_every_call_and_every_call_failing_once_loses_nothing() {
     if !has_strace() {
         return;
     }
@@ -357,7 +356,7 @@ fn d4_killed_before_every_call_and_every_call_failing_once_loses_nothing() {
 
 /// Three zones and a thread for each piece: every third call of each thread.
 #[test]
-fn d4_a_disk_of_several_zones_is_killed_at_a_third_of_its_calls() {
+fn b8_a_disk_of_several_zones_is_killed_at_a_third_of_its_calls() {
     if !has_strace() {
         return;
     }

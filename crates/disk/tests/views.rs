@@ -71,7 +71,7 @@ fn dense(store: &Datastore, sector_size: u32) -> SealSpec<'_> {
 }
 
 #[test]
-fn d6_cryptsetup_opens_luks2_and_luks1_views_of_the_very_extent() {
+fn cryptsetup_opens_luks2_and_luks1_views_of_the_very_extent() {
     let (store, plain) = (Datastore::new(), noise(MIB, 1));
     for (sector_size, kind) in [(512, ViewKind::Luks2), (4096, ViewKind::Luks2), (512, ViewKind::Luks1)] {
         let disk = store.sealed(&format!("{kind:?}-{sector_size}.vmdk"), &plain, &dense(&store, sector_size));
@@ -92,7 +92,7 @@ fn d6_cryptsetup_opens_luks2_and_luks1_views_of_the_very_extent() {
 }
 
 #[test]
-fn d6_qemu_reads_and_writes_through_a_luks1_view() {
+fn qemu_reads_and_writes_through_a_luks1_view() {
     let (store, plain) = (Datastore::new(), noise(MIB, 2));
     let disk = store.sealed("q.vmdk", &plain, &dense(&store, 512));
     let folder = memory();

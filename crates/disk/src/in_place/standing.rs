@@ -36,18 +36,16 @@ impl Found {
     /// How far the job is, given the descriptor that stands there.
     pub(super) fn phase(&self, descriptor: &Descriptor) -> JobPhase {
         let done = self.slot.frontier == self.slot.record.capacity;
+        // A job killed between its first two slots has the elder only.
+        let begun = self.slot.sequence > 1 || self.zone_in_flight;
         if is_in_transition(descriptor) {
-            if self.slot.sequence == 1 && !self.zone_in_flight {
-                JobPhase::Prepared
-            } else {
-                JobPhase::Converting
-            }
+            if begun { JobPhase::Converting } else { JobPhase::Prepared }
         } else if done {
             JobPhase::Finished
-        } else if self.slot.sequence == 1 && !self.zone_in_flight {
-            JobPhase::Prepared
-        } else {
+        } else if begun {
             JobPhase::Converting
+        } else {
+            JobPhase::Prepared
         }
     }
 }
