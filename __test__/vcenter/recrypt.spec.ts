@@ -267,7 +267,7 @@ test('D3: an interrupted recrypt whose new key is lost: both keys count, the old
   await vm.powerOff()
 })
 
-test('B9, C4 and D4: on, with snapshots, or encrypted already: refused, and no key is made; shallow goes with snapshots', async (t) => {
+test('B9, C4, D4: on, with snapshots, or encrypted already: refused, and no key is made; shallow goes with snapshots', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const { vm, key } = await encryptedVm(site)
   const image = await site.image('c')

@@ -49,7 +49,7 @@ test('B8, D1: a disk goes to an encrypted copy, through both recrypts, and back'
   )
 })
 
-test('C4, D2: a raw image is encrypted, recrypted and decrypted where it lies', async (t) => {
+test('D2: a raw image is encrypted, recrypted and decrypted where it lies', async (t) => {
   const { run, keys, path } = await startSite(t)
   writeFileSync(path('db01.raw'), randomBytes(mebibyte))
   const plain = sha256(path('db01.raw'))

@@ -20,7 +20,7 @@ async function stopped(site: Site, isBegun: () => boolean, ...argv: readonly str
 }
 
 test.serial(
-  'D4: Ctrl-C leaves a disk in conversion that says how to go on, and resume ends it',
+  'B8: Ctrl-C leaves a disk in conversion that says how to go on, and resume ends it',
   async (t) => {
     const site = await startSite(t)
     const { path, run, keys } = site

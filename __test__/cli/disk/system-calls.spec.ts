@@ -24,7 +24,7 @@ const faults: readonly [inject: string, code: string | undefined][] = [
   ['rename:error=ENOSPC:when=1', 'VMSEAL_NO_SPACE'],
 ]
 
-test('D4: the command loses nothing when it is killed, and says the code of what failed', async (t) => {
+test('B8: the command loses nothing when it is killed, and says the code of what failed', async (t) => {
   if (!requirePeer(t, 'strace (Debian package strace)', runs('strace', '-qq', '-f', 'true'))) return
   const { run, keys, path } = await startSite(t)
   writeFileSync(path('db01.raw'), randomBytes(64 * 1024))

@@ -7,7 +7,7 @@ import test from 'ava'
 import { requirePeer, runs } from '../../peers.js'
 import { sha256, startSite } from './fixture.js'
 
-test('D6: cryptsetup and QEMU open the disk by the header and the command that are printed', async (t) => {
+test('cryptsetup and QEMU open the disk by the header and the command that are printed', async (t) => {
   if (!requirePeer(t, 'cryptsetup (Debian package cryptsetup-bin)', runs('cryptsetup', '--version'))) return
   if (!requirePeer(t, 'qemu-img (Debian package qemu-utils)', runs('qemu-img', '--version'))) return
   const { run, keys, path } = await startSite(t)
