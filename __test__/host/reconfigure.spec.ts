@@ -190,7 +190,10 @@ test('nvram and every other home file is encrypted under its own role, and comes
     'db01-Snapshot2.vmsn',
   ]
   for (const name of homeFiles) await writeFile(join(folder, name), `${name} ${marker.repeat(3000)}`)
-  await writeFile(join(folder, 'db01.vmsd'), marker)
+  await writeFile(
+    join(folder, 'db01.vmsd'),
+    `.encoding = "UTF-8"\nsnapshot.numSnapshots = "0"\nnote = "${marker.trim()}"\n`,
+  )
   const before = await folderOf(lab)
   await lab.host.reconfigureVirtualMachine(vm.reference, { home: encryptWith(kek) })
   t.deepEqual(await filesWith(lab, marker.trim()), ['db01-flat.vmdk', 'db01.vmsd'])

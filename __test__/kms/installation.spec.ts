@@ -22,7 +22,7 @@ test('the port can be chosen', async (t) => {
   const first = await startKms(t)
   const { port } = first.endpoint
   const directory = temporaryDirectory(t)
-  await t.throwsAsync(Kms.start({ directory, port }), { code: 'VMSEAL_KMIP_CONNECTION' })
+  await t.throwsAsync(Kms.start({ directory, port }), { code: 'VMSEAL_ADDRESS_UNAVAILABLE' })
   await first.stop()
   const second = await Kms.start({ directory, port })
   t.teardown(() => second.stop())
@@ -81,7 +81,9 @@ test('refused: a directory that holds something else; it is left as it is', asyn
   await t.throwsAsync(Kms.start({ directory }), { code: 'VMSEAL_ALREADY_EXISTS' })
   t.deepEqual(readdirSync(directory), ['letter.txt'])
   t.is(statSync(directory).mode & 0o777, 0o755)
-  await t.throwsAsync(Kms.start({ directory: join(directory, 'letter.txt') }), { code: 'VMSEAL_IO' })
+  await t.throwsAsync(Kms.start({ directory: join(directory, 'letter.txt') }), {
+    code: 'VMSEAL_ALREADY_EXISTS',
+  })
 })
 
 async function stoppedKms(t: Parameters<typeof startKms>[0]): Promise<string> {

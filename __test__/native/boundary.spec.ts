@@ -91,11 +91,11 @@ const excluded = new Set([
 for (const [name, call] of Object.entries(native).filter(
   ([key, value]) => typeof value === 'function' && !/^[A-Z]/.test(key) && !excluded.has(key),
 ))
-  test(`${name}: any arguments give a result or a VmsealError`, (t) => {
-    fc.assert(
-      fc.property(fc.array(anything, { maxLength: 4 }), (values) => {
+  test(`${name}: any arguments give a result or a VmsealError`, async (t) => {
+    await fc.assert(
+      fc.asyncProperty(fc.array(anything, { maxLength: 4 }), async (values) => {
         try {
-          ;(call as (...values: unknown[]) => unknown)(...values)
+          await (call as (...values: unknown[]) => unknown)(...values)
         } catch (error) {
           if (!(error instanceof VmsealError) || error.code === 'VMSEAL_INTERNAL') throw error
         }

@@ -121,5 +121,8 @@ function toVmsealError(error: unknown): VmsealError {
   const status = (error as NodeJS.ErrnoException).code
   if (status !== undefined && !status.startsWith('VMSEAL') && status !== 'GenericFailure')
     return new VmsealError('VMSEAL_INVALID_ARGUMENT', error.message, { cause: error })
+  // What Node refuses while an argument is taken apart, for instance a field of undefined.
+  if (error instanceof TypeError)
+    return new VmsealError('VMSEAL_INVALID_ARGUMENT', error.message, { cause: error })
   return new VmsealError('VMSEAL_INTERNAL', error.message, { cause: error })
 }

@@ -35,7 +35,7 @@ export class VmUnlocking {
     const { inventory } = this.#services
     const seen = await inventory.read(vm, host)
     if (seen.config.cryptoState === 'unlocked') return
-    const failures = await this.#push(seen.config, host, [host], step)
+    const failures = await this.#push(vm, seen.config, host, [host], step)
     const now = await inventory.read(seen.record, host, failures)
     if (now.config.cryptoState === 'locked') throw await this.#locked(vm, now.config, host, failures)
   }
@@ -52,7 +52,7 @@ export class VmUnlocking {
     } catch (error) {
       if (!isVmsealError(error, 'VMSEAL_ENCRYPTION_KEY_REQUIRED')) throw error
       const { config, record } = await this.#services.inventory.read(vm, host)
-      const failures = await this.#push(config, host, [host], step)
+      const failures = await this.#push(vm, config, host, [host], step)
       const now = await this.#services.inventory.read(record, host, failures)
       // One key of each part is enough: what else is missing does no harm.
       const required = error.details.requiredKeys ?? []
@@ -76,7 +76,7 @@ export class VmUnlocking {
     let failures: readonly KeyFailure[] = []
     try {
       await recordOperation(events, subject, async () => {
-        failures = await this.#push(config, host, [host, ...others], step)
+        failures = await this.#push(vm, config, host, [host, ...others], step)
         if (!failures[0]) return
         // One key of each part is enough.
         const { config: now } = await inventory.read(record, host, failures)
@@ -89,13 +89,19 @@ export class VmUnlocking {
     return inventory.require(vm.id, vm.name)
   }
 
-  /** Why `host`, one of `hosts`, did not get keys; the others are served as well as can be. */
+  /**
+   * Why `host`, one of `hosts`, did not get keys; the others are served as well as can be. Who has a VM's keys fetched needs
+   * the privilege to register it, whatever he wants of it.
+   */
   async #push(
+    { id }: VmRecord,
     { missingKeys }: VmConfig,
     host: HostConnection,
     hosts: readonly HostConnection[],
     step: Step,
   ): Promise<KeyFailure[]> {
+    if (missingKeys.length > 0)
+      await this.#services.access.require('Cryptographer.RegisterVM', { type: 'vm', id })
     const failures: KeyFailure[] = []
     for (const key of missingKeys)
       failures.push(...(await this.#services.distribution.tryPush(key, host, hosts, step)))

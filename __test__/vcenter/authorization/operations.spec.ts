@@ -163,7 +163,7 @@ async function firstAnswer(instance: object, operation: string, candidates: read
   const method = Reflect.get(instance, operation.split('.')[1] ?? '') as (...values: unknown[]) => unknown
   for (const values of candidates) {
     const outcome = method(...values)
-    const done = outcome instanceof Promise ? outcome : (outcome as { done: Promise<unknown> }).done
+    const done = answerOf(outcome)
     const error: unknown = await done.then(
       () => new Error(`${operation} was allowed`),
       (reason: unknown) => reason,
@@ -172,6 +172,14 @@ async function firstAnswer(instance: object, operation: string, candidates: read
     if (error.code !== 'VMSEAL_NOT_FOUND' && error.code !== 'VMSEAL_INVALID_ARGUMENT') return error
   }
   throw new Error(`no arguments of the test fit ${operation}`)
+}
+
+/** Of a call, a task, or a stream, which answers with its first item. */
+function answerOf(outcome: unknown): Promise<unknown> {
+  if (outcome instanceof Promise) return outcome
+  if (Symbol.asyncIterator in (outcome as object))
+    return (outcome as AsyncIterable<unknown>)[Symbol.asyncIterator]().next()
+  return (outcome as { done: Promise<unknown> }).done
 }
 
 /** All that an operation could change: the keys of the KMS, the bytes of the datastore. */
