@@ -39,7 +39,7 @@ fn pool() -> Result<&'static ThreadPool> {
 
 /// Lets the event loop go first when all cores are busy. A lower priority alone does not: a thread that wakes waits for the
 /// end of the running one's slice. Since Linux 6.12 a thread may ask for a slice of its own; one that works long says so,
-/// and gives way at once to one that has little to do. Measured for a gigabyte on all cores (p99 of a 1 ms timer): nice 5
+/// and gives way at once to one that has little to do. Measured for a gigabyte on a busy machine (p99 of a 1 ms timer): nice 5
 /// 14.7 ms, SCHED_BATCH 8.0, SCHED_IDLE 8.2, nice 5 with this slice 4.0. A system that allows neither loses only that.
 fn step_back() {
     // SAFETY: the structure is plain integers, for which zeros are lawful.
