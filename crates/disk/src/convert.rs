@@ -36,18 +36,7 @@ pub fn encrypt_copy(source: &Path, target: &Path, spec: &SealSpec<'_>, control: 
     let (source, descriptor) = open_unsealed(source)?;
     let _writers = source.keep_writers_away()?;
     let capacity = source.capacity();
-    if spec.sector_size == 4096 && !capacity.is_multiple_of(4096) {
-        return Err(Error::image(
-            source.path(),
-            format!("its {capacity} bytes are not a whole number of 4096-byte sectors; use sector size 512"),
-        ));
-    }
-    seal::check_spec(spec, capacity)?;
-    let holes = match spec.holes {
-        Some(holes) => holes,
-        None if source.has_holes()? => Holes::Zero,
-        None => Holes::Dense,
-    };
+    let holes = holes_to_seal(&source, source.path(), spec)?;
     let needed = if holes == Holes::Zero { source.allocated() } else { capacity };
     let (xts, sealed) = seal::seal(spec, capacity, holes)?;
     control.start(capacity);
@@ -57,6 +46,22 @@ pub fn encrypt_copy(source: &Path, target: &Path, spec: &SealSpec<'_>, control: 
         .unwrap_or_else(|| Descriptor::new_flat(files.flat_name(), capacity / 512, &spec.disk_id))
         .retargeted(files.flat_name(), &spec.disk_id, Some(sealed));
     finish(files, &descriptor, Some(holes), control, begun)
+}
+
+/// What comes before every sealing of `source`, the image `at`: whether `spec` fits it, and which hole rule the disk gets.
+pub(crate) fn holes_to_seal(source: &Source, at: &Path, spec: &SealSpec<'_>) -> Result<Holes> {
+    let capacity = source.capacity();
+    if spec.sector_size == 4096 && !capacity.is_multiple_of(4096) {
+        let reason =
+            format!("its {capacity} bytes are not a whole number of 4096-byte sectors; use sector size 512");
+        return Err(Error::image(at, reason));
+    }
+    seal::check_spec(spec, capacity)?;
+    Ok(match spec.holes {
+        Some(holes) => holes,
+        None if source.has_holes()? => Holes::Zero,
+        None => Holes::Dense,
+    })
 }
 
 /// Unseals a disk into a new plain flat VMDK at `target`. Everything [`open_sealed`] verifies is verified before the target

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use fixture::{DISK, Datastore, MIB, binding, code, flat_of, noise};
 use vmseal_disk::{
     Control, DiscardSource, Error, Holes, Outcome, SealSpec, copy_job_path, decrypt_copy_resumable,
-    discard_source, encrypt_copy, encrypt_copy_resumable, import, open_plain, open_sealed, remove_unfinished,
-    resume_copy,
+    discard_source, encrypt_copy, encrypt_copy_resumable, encrypt_in_place, import, open_plain, open_sealed,
+    remove_unfinished, resume_copy,
 };
 use vmseal_secret::SecretKey;
 
@@ -158,6 +158,27 @@ fn a_finished_copy_whose_record_is_left_is_only_tidied_up() {
     fs::write(copy_job_path(&disk.target), record).expect("as a crash before the removal leaves it");
     disk.resume(&Control::new()).expect("nothing to copy");
     disk.check_sealed();
+}
+
+#[test]
+fn a_size_that_the_sectors_do_not_fit_is_refused_alike_by_every_way_to_seal() {
+    let store = Datastore::new();
+    let raw = store.write("s.raw", &noise(4096 + 512, 1));
+    let plain = store.path("p.vmdk");
+    import(&raw, &plain, &DISK, &Control::new()).expect("import");
+    let (target, control) = (store.path("t.vmdk"), Control::new());
+    let spec = SealSpec { sector_size: 4096, ..store.spec() };
+    let before = store.names();
+    for outcome in [
+        encrypt_copy(&plain, &target, &spec, &control),
+        encrypt_copy_resumable(&plain, &target, &spec, &control),
+        encrypt_in_place(&plain, &spec, &control),
+    ] {
+        let error = outcome.expect_err("a refusal");
+        assert_eq!(error.code(), "VMSEAL_IMAGE_INVALID");
+        assert!(error.to_string().contains("use sector size 512"), "{error}");
+    }
+    assert_eq!(store.names(), before, "a refusal left files behind");
 }
 
 fn small(store: &Datastore) -> (PathBuf, PathBuf) {

@@ -18,7 +18,7 @@ use vmseal_xts::Xts;
 
 use self::record::{Record, record_path};
 use crate::control::Control;
-use crate::convert::{Outcome, open_unsealed};
+use crate::convert::{Outcome, holes_to_seal, open_unsealed};
 use crate::descriptor::{Descriptor, Holes, copy_path, sync_directory};
 use crate::error::{Error, Result};
 use crate::in_place::MacKey;
@@ -52,12 +52,7 @@ pub fn encrypt_copy_resumable(
     let (source, descriptor) = open_unsealed(source)?;
     let _writers = source.keep_writers_away()?;
     let capacity = source.capacity();
-    seal::check_spec(spec, capacity)?;
-    let holes = match spec.holes {
-        Some(holes) => holes,
-        None if source.has_holes()? => Holes::Zero,
-        None => Holes::Dense,
-    };
+    let holes = holes_to_seal(&source, source.path(), spec)?;
     let needed = if holes == Holes::Zero { source.allocated() } else { capacity };
     let (key, sealed) = seal::seal_key(spec, capacity, holes)?;
     let files = Target::create(target, capacity, needed)?;

@@ -15,7 +15,7 @@ use super::standing::{flat_extent, is_in_transition, refuse_in_conversion};
 use super::storage::{Name, Storage as _};
 use super::suite::{DiskForms, Forms as _, Sha, Sum as _};
 use crate::control::Control;
-use crate::convert::Outcome;
+use crate::convert::{Outcome, holes_to_seal};
 use crate::descriptor::{Descriptor, Holes, Sealed};
 use crate::error::{Error, Result};
 use crate::lock::Changes;
@@ -48,17 +48,7 @@ pub fn encrypt_in_place(descriptor: &Path, spec: &SealSpec<'_>, control: &Contro
     let start = Start::lock(descriptor, control)?;
     refuse_sealed(descriptor, &start.before)?;
     let capacity = start.source.capacity();
-    if spec.sector_size == 4096 && !capacity.is_multiple_of(4096) {
-        let reason =
-            format!("its {capacity} bytes are not a whole number of 4096-byte sectors; use sector size 512");
-        return Err(Error::image(descriptor, reason));
-    }
-    seal::check_spec(spec, capacity)?;
-    let holes = match spec.holes {
-        Some(holes) => holes,
-        None if start.source.has_holes()? => Holes::Zero,
-        None => Holes::Dense,
-    };
+    let holes = holes_to_seal(&start.source, descriptor, spec)?;
     let (key, sealed) = seal::seal_key(spec, capacity, holes)?;
     let mut after = start.before.clone();
     after.set_ddb("ddb.uuid", &uuid::format_ddb(&spec.disk_id));
