@@ -9,33 +9,38 @@ import { root, run, setUp } from './setup.mjs'
 setUp()
 const only = process.argv.slice(2)
 const counts = { passed: 0, failed: 0 }
-let broken = false
+/** What failed, in the runners' own words: said again at the end, where whoever sees only the end finds it. */
+const failures = []
 
 if (only.length === 0) await cargoTests()
 run('npx', ['--no-install', 'tsc', '--noEmit', '-p', '__test__'])
 plantedFaults()
 await avaTests()
 
-if (broken && counts.failed === 0) counts.failed = 1
+if (failures.length > 0) process.stdout.write(`\nWhat failed:\n  ${failures.join('\n  ')}\n\n`)
+counts.failed = Math.max(counts.failed, failures.length > 0 ? 1 : 0)
 process.stdout.write(`${counts.passed} passed, ${counts.failed} failed\n`)
 process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1)
 
 async function cargoTests() {
   const status = await lines('cargo', ['test', '--workspace', '--locked', '--no-fail-fast'], (line) => {
+    if (/^test .* FAILED$|^ +`-p .* --(test|lib|bin|doc)\b|^ +process didn't exit/.test(line))
+      failures.push(line.trim())
     const result = /^test result: \w+\. (\d+) passed; (\d+) failed;/.exec(line)
     if (!result) return
     counts.passed += Number(result[1])
     counts.failed += Number(result[2])
   })
-  if (status !== 0) broken = true
+  if (status !== 0) failures.push(`cargo test ended with ${status}`)
 }
 
 async function avaTests() {
   const status = await lines('npx', ['--no-install', 'ava', ...only], (line) => {
     if (/^ +✔ /.test(line)) counts.passed += 1
     if (/^ +✘ \[fail\]/.test(line)) counts.failed += 1
+    if (/^ *✘ |^ *(Uncaught exception|Unhandled rejection) in /.test(line)) failures.push(line.trim())
   })
-  if (status !== 0) broken = true
+  if (status !== 0) failures.push(`ava ended with ${status}`)
 }
 
 /** The build that leaks and panics on purpose: what the tests of the tests look for. */
@@ -49,11 +54,15 @@ function plantedFaults() {
 
 /** Runs a command, shows its output and hands every line of it to `see`. */
 function lines(command, argv, see) {
-  const child = spawn(command, argv, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
-  createInterface({ input: child.stdout }).on('line', (line) => {
-    process.stdout.write(`${line}\n`)
-    // eslint-disable-next-line no-control-regex
-    see(line.replace(/\u001b\[[0-9;]*m/g, ''))
-  })
-  return new Promise((resolve, reject) => child.on('error', reject).on('close', resolve))
+  const child = spawn(command, argv, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+  for (const stream of ['stdout', 'stderr']) {
+    createInterface({ input: child[stream] }).on('line', (line) => {
+      process[stream].write(`${line}\n`)
+      // eslint-disable-next-line no-control-regex
+      see(line.replace(/\u001b\[[0-9;]*m/g, ''))
+    })
+  }
+  return new Promise((resolve, reject) =>
+    child.on('error', reject).on('close', (status, signal) => resolve(status ?? signal)),
+  )
 }
