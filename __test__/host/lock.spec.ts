@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process'
+import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -7,6 +8,7 @@ import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
 import { Datastore } from '../../src/host/datastore.js'
 import { VirtualMachineLock, registerBoot } from '../../src/host/lock.js'
+import type { VirtualMachineFiles } from '../../src/host/virtual-machine-files.js'
 
 const owner = { hostId: 'host-1', bootId: 'boot-1' }
 
@@ -27,6 +29,17 @@ async function holdInChild(directory: string, hostId: string) {
     child.kill('SIGKILL')
     await once(child, 'exit')
   }
+}
+
+/** Above what Linux gives: proc(5), pid_max. */
+const noProcess = 2 ** 22 + 1
+
+/** What a lock of this process says. */
+async function recordOf(files: VirtualMachineFiles): Promise<Record<string, unknown>> {
+  const lock = await VirtualMachineLock.acquire(files, owner)
+  const text = await readFile(files.path(files.lock), 'utf8')
+  await lock.release()
+  return JSON.parse(text) as Record<string, unknown>
 }
 
 test('one holder at a time; release lets the next in and leaves no file', async (t) => {
@@ -69,6 +82,41 @@ test('the lock of a living process holds, that of a killed one is taken over', a
   )
   t.is(attempts.filter(({ status }) => status === 'fulfilled').length, 1)
   t.deepEqual(await readdir(files.directory), [files.lock])
+})
+
+test('a void lock that many take over at once goes to exactly one of them', async (t) => {
+  const { files } = await scratch(t)
+  const record = await recordOf(files)
+  for (let round = 0; round < 40; round += 1) {
+    await writeFile(
+      files.path(files.lock),
+      JSON.stringify({ ...record, token: randomUUID(), pid: noProcess }),
+    )
+    const attempts = await Promise.allSettled(
+      Array.from({ length: 12 }, () => VirtualMachineLock.acquire(files, owner)),
+    )
+    const taken = attempts.flatMap((attempt) => (attempt.status === 'fulfilled' ? [attempt.value] : []))
+    t.is(taken.length, 1)
+    await taken[0]?.assertHeld()
+    t.deepEqual(await readdir(files.directory), [files.lock])
+  }
+})
+
+test('a host that ended while it took a void lock over is in nobody’s way', async (t) => {
+  const { files } = await scratch(t)
+  const record = await recordOf(files)
+  const gone = JSON.stringify({ ...record, pid: noProcess })
+  const removal = createHash('sha256').update(`${files.lock}\0${gone}`).digest('hex').slice(0, 32)
+  const left = `.${files.lock}.tmp-${removal}`
+  await writeFile(files.path(files.lock), gone)
+  await writeFile(files.path(left), gone)
+  const lock = await VirtualMachineLock.acquire(files, owner)
+  t.deepEqual(await readdir(files.directory), [files.lock])
+  await lock.release()
+  // While one that lives takes it over, the lock counts as held.
+  await writeFile(files.path(files.lock), gone)
+  await writeFile(files.path(left), JSON.stringify(record))
+  await t.throwsAsync(VirtualMachineLock.acquire(files, owner), { code: 'VMSEAL_FILE_LOCKED' })
 })
 
 test('a host takes over the lock of an earlier start of its own, not of a start that lives', async (t) => {

@@ -5,9 +5,10 @@
  * A lock is void when its holder is known to be gone: its process ended (same kernel and process
  * namespace), or it was an earlier start of this very host. What cannot be known counts as held.
  */
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
-import { link, rename } from 'node:fs/promises'
+import { link } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { VmsealError } from '../errors.js'
 import { readSmallFile, removeFile, writeTemporary } from './durable-file.js'
 import { errnoOf, ioError } from './io-error.js'
@@ -58,31 +59,46 @@ export class VirtualMachineLock {
       pidSpace,
     }
     const text = JSON.stringify(record)
-    for (let attempt = 0; attempt < 5; attempt += 1) {
-      if (await create(files, text)) return new VirtualMachineLock(files, text)
-      const held = await read(files)
-      if (held === undefined) continue
-      if (!isVoid(held, owner)) throw locked(files, held)
-      await takeAway(files, held)
-    }
-    throw locked(files, undefined)
+    const taken = await take(files, files.path(files.lock), text, owner)
+    if (!taken.ours) throw locked(files, taken.text)
+    return new VirtualMachineLock(files, text)
   }
 
   /** Rejects if the lock file is not ours any more; call it right before what cannot be undone. */
   async assertHeld(): Promise<void> {
-    const held = await read(this.#files)
+    const held = await read(this.#files, this.#files.path(this.#files.lock))
     if (held !== this.#text) throw locked(this.#files, held)
   }
 
   async release(): Promise<void> {
-    if ((await read(this.#files)) === this.#text) await removeFile(this.#files.path(this.#files.lock))
+    await release(this.#files, this.#files.path(this.#files.lock), this.#text)
   }
 }
 
+/** Whose a lock is now; `text` is that of its file, when somebody else was seen to hold it. */
+type Taken = { readonly ours: true } | { readonly ours: false; readonly text: string | undefined }
+
+/** Makes the lock file `path`, in the place of a void one too. */
+async function take(
+  files: VirtualMachineFiles,
+  path: string,
+  text: string,
+  owner: LockOwner,
+): Promise<Taken> {
+  for (let attempt = 0; attempt < 5; attempt += 1) {
+    if (await create(files, path, text)) return { ours: true }
+    const held = await read(files, path)
+    if (held === undefined) continue
+    if (!isVoid(held, owner)) return { ours: false, text: held }
+    await takeAway(files, path, held, text, owner)
+  }
+  // Others take the void lock over.
+  return { ours: false, text: undefined }
+}
+
 /** False: there is a lock file already. */
-async function create(files: VirtualMachineFiles, text: string): Promise<boolean> {
-  const path = files.path(files.lock)
-  const temporary = await writeTemporary(path, text)
+async function create(files: VirtualMachineFiles, path: string, text: string): Promise<boolean> {
+  const temporary = await writeTemporary(files.path(files.lock), text)
   try {
     await link(temporary, path)
     return true
@@ -95,31 +111,42 @@ async function create(files: VirtualMachineFiles, text: string): Promise<boolean
   }
 }
 
-async function read(files: VirtualMachineFiles): Promise<string | undefined> {
+/**
+ * Removes a void lock. Only who holds the lock on this very removal may do it: so between the look and the removal the
+ * lock of one that was faster cannot have come in its place. The name is that of a temporary file, so that what a crash
+ * leaves is swept away by the next holder; he sweeps only when the void lock is gone.
+ */
+async function takeAway(
+  files: VirtualMachineFiles,
+  path: string,
+  held: string,
+  text: string,
+  owner: LockOwner,
+): Promise<void> {
+  const removal = createHash('sha256')
+    .update(`${basename(path)}\0${held}`)
+    .digest('hex')
+    .slice(0, 32)
+  const removalLock = files.path(`.${files.lock}.tmp-${removal}`)
+  if (!(await take(files, removalLock, text, owner)).ours) return
   try {
-    return (
-      await readSmallFile(files.path(files.lock), 4096, files.label(files.lock), 'VMSEAL_FILE_LOCKED')
-    ).toString()
-  } catch (error) {
-    if (error instanceof VmsealError && error.code === 'VMSEAL_NOT_FOUND') return undefined
-    throw error
+    await release(files, path, held)
+  } finally {
+    await release(files, removalLock, text)
   }
 }
 
-/** Moves a void lock aside. If meanwhile somebody else's lock stood there, it is put back. */
-async function takeAway(files: VirtualMachineFiles, text: string): Promise<void> {
-  const path = files.path(files.lock)
-  const aside = files.path(`.${files.lock}.tmp-${randomUUID()}`)
+/** Removes the lock file if it still is the one with this text. */
+async function release(files: VirtualMachineFiles, path: string, text: string): Promise<void> {
+  if ((await read(files, path)) === text) await removeFile(path)
+}
+
+async function read(files: VirtualMachineFiles, path: string): Promise<string | undefined> {
   try {
-    await rename(path, aside)
-    const moved = (await readSmallFile(aside, 4096, files.label(files.lock), 'VMSEAL_FILE_LOCKED')).toString()
-    if (moved !== text) await link(aside, path)
+    return (await readSmallFile(path, 4096, files.label(files.lock), 'VMSEAL_FILE_LOCKED')).toString()
   } catch (error) {
-    if (error instanceof VmsealError && error.code === 'VMSEAL_NOT_FOUND') return
-    if (errnoOf(error) !== 'ENOENT' && errnoOf(error) !== 'EEXIST')
-      throw ioError(error, files.label(files.lock))
-  } finally {
-    await removeFile(aside)
+    if (error instanceof VmsealError && error.code === 'VMSEAL_NOT_FOUND') return undefined
+    throw error
   }
 }
 
