@@ -361,6 +361,36 @@ export const errorCodes = {
     fault: 'caller',
     action: 'Create the policy or use one of the list.',
   },
+  VMSEAL_POLICY_NOT_ENCRYPTION: {
+    summary: 'A key, or an encrypted disk, came with a storage policy that does not encrypt, or with none.',
+    fault: 'caller',
+    action: 'Name an encryption policy for it; the policy of a disk that was detached is not kept.',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.badPolicy)',
+  },
+  VMSEAL_DISK_NOT_FILE: {
+    summary: 'The disk is a raw device mapping, which cannot be encrypted.',
+    fault: 'caller',
+    action: 'Import the device as an image: its copy is a file.',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.notFile)',
+  },
+  VMSEAL_DISK_SHARED: {
+    summary: 'Another VM uses the disk, or may: it belongs to it, or is open for several writers.',
+    fault: 'caller',
+    action: 'Detach the disk from the other VM, or take the multi-writer flag off, first.',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.sharedBacking)',
+  },
+  VMSEAL_DEVICE_NOT_DISK: {
+    summary: 'The device or file is no virtual disk.',
+    fault: 'caller',
+    action: 'Name a disk of the VM (scsi0:0), or a VMDK descriptor (folder/name.vmdk).',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.notDisk)',
+  },
+  VMSEAL_VTPM_PRESENT: {
+    summary: 'The VM has a virtual TPM, whose secrets need an encrypted VM home.',
+    fault: 'caller',
+    action: 'Keep VM home encrypted, or remove the virtual TPM first.',
+    vsphere: 'InvalidVmConfig (msg.vigor.enc.required.vtpm)',
+  },
   VMSEAL_HOST_UNREACHABLE: {
     summary: 'The host does not answer.',
     fault: 'environment',

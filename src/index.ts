@@ -10,9 +10,11 @@ export { Kms } from './kms/kms.js'
 export type { KmsCredentials, KmsEndpoint, KmsOperation, KmsOptions } from './kms/kms.js'
 export type { KmsClient } from './kms/clients.js'
 export type {
+  AttachDisk,
   CreateSpec,
   CryptoSpec,
   DiskConfig,
+  DiskDescription,
   HostApi,
   HostCryptoState,
   HostIdentity,
@@ -40,6 +42,9 @@ export type {
 export type { InventoryObject } from './vcenter/authorization/inventory-objects.js'
 export type { Privilege } from './vcenter/authorization/privileges.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
+export type { ComplianceStatus, PartCompliance, VmCompliance } from './vcenter/compliance.js'
+export type { DesiredState, PlannedChange } from './vcenter/desired-state.js'
+export type { AttachDiskSpec } from './vcenter/disk-attachment.js'
 export type { HostSync } from './vcenter/host-sync.js'
 export type { KeyFailure, MissingKey } from './vcenter/missing-keys.js'
 export type { RebuildOptions, RebuildReport, RebuiltVm } from './vcenter/rebuild.js'
@@ -61,6 +66,7 @@ export type {
 } from './vcenter/key-provider/provider-keys.js'
 export type { FetchedCertificate, ServerTrust } from './vcenter/key-provider/server-trust.js'
 export type { KeyProviderStatus, KmsServerStatus, StatusColour } from './vcenter/key-provider/status.js'
+export type { AppliedState, ApplyStateOptions } from './vcenter/state-application.js'
 export type { StoragePolicies, StoragePolicy } from './vcenter/storage-policies.js'
 export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js'
 export type { Tasks } from './vcenter/tasks.js'

@@ -25,7 +25,13 @@ export interface CryptoStates {
   readonly homeSealed: boolean
   /** `unknown`: the .vmsd cannot be read. */
   readonly snapshots: number | 'unknown'
-  readonly disks: readonly { readonly diskId: string; readonly sealed: boolean; readonly label: string }[]
+  readonly disks: readonly {
+    readonly diskId: string
+    readonly sealed: boolean
+    readonly label: string
+    /** Open for several writers. */
+    readonly shared?: true
+  }[]
 }
 
 /** True if every change of the request, of which there is one at least, may be made while the VM is on. */
@@ -34,6 +40,7 @@ export function mayBePoweredOn(spec: ReconfigureSpec): boolean {
   return (
     changes.length > 0 &&
     !spec.addDisks?.length &&
+    !spec.attachDisks?.length &&
     !spec.removeDisks?.length &&
     changes.every(({ type }) => cryptoTransitions[type].whilePoweredOn)
   )
@@ -57,7 +64,7 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
       throw new VmsealError('VMSEAL_NOT_FOUND', `the VM has no disk ${diskId}`, {
         details: { subject: diskId },
       })
-  for (const { diskId } of spec.addDisks ?? [])
+  for (const { diskId } of [...(spec.addDisks ?? []), ...(spec.attachDisks ?? [])])
     if (before.disks.some((disk) => disk.diskId === diskId))
       throw new VmsealError('VMSEAL_ALREADY_EXISTS', `the VM has a disk ${diskId}`, {
         details: { subject: diskId },
@@ -104,9 +111,19 @@ function checkDisk(disk: CryptoStates['disks'][number], change: CryptoSpec['type
   const before = stateOf(disk.sealed)
   if (change === undefined) return before
   const { from, to } = cryptoTransitions[change]
-  if (from === before) return to
+  if (from === before) {
+    if (disk.shared && from === 'plain') throw sharedDisk(disk.label)
+    return to
+  }
   throw new VmsealError('VMSEAL_DISK_STATE', `the disk ${disk.label} is ${whyNot(before)}`, {
     details: { subject: disk.label },
+  })
+}
+
+/** The other writers have no key. */
+export function sharedDisk(label: string): VmsealError {
+  return new VmsealError('VMSEAL_DISK_SHARED', `the disk ${label} is open for several writers`, {
+    details: { subject: label },
   })
 }
 

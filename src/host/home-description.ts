@@ -13,6 +13,8 @@ export interface DiskEntry {
   readonly diskId: string
   /** Generation of the disk's DEK; absent: the disk is plain. */
   readonly sealedGeneration?: number
+  /** Open for several writers. */
+  readonly shared?: true
 }
 
 export interface HomeFile {
@@ -58,7 +60,7 @@ const identityKeys = new Set([
   'nvram',
 ])
 const deviceKey =
-  /^scsi[0-3](?:\.(?:present|virtualdev)|:(?:\d|1[0-5])\.(?:present|filename|vmsealid|vmsealgen))$/
+  /^scsi[0-3](?:\.(?:present|virtualdev)|:(?:\d|1[0-5])\.(?:present|filename|vmsealid|vmsealgen|sharing))$/
 /** The lines that a description governs: one that it no longer has is removed. */
 const describedKey =
   /^(?:nvram|vmseal\.(?:gen|dekgen|config|dek\.\d+|file\d+\.(?:role|name))|scsi\d:\d+\.(?:present|filename|vmsealid|vmsealgen))$/i
@@ -92,8 +94,15 @@ export function writeDescription(document: VmxDocument, description: HomeDescrip
   const lines = linesOf(description)
   const wanted = new Set([...lines.keys()].map((key) => key.toLowerCase()))
   for (const key of document.keys())
-    if (describedKey.test(key) && !wanted.has(key.toLowerCase())) document.delete(key)
+    if ((describedKey.test(key) && !wanted.has(key.toLowerCase())) || isOfMissingDevice(key, wanted))
+      document.delete(key)
   for (const [key, value] of lines) if (document.get(key) !== value) document.set(key, value)
+}
+
+/** Who may write a disk is not ours to say, but goes with its device. */
+function isOfMissingDevice(key: string, wanted: ReadonlySet<string>): boolean {
+  const device = /^(scsi\d:\d+)\.sharing$/i.exec(key)?.[1]?.toLowerCase()
+  return device !== undefined && !wanted.has(`${device}.filename`)
 }
 
 function linesOf(description: HomeDescription): Map<string, string> {
@@ -234,7 +243,9 @@ class Reader {
       throw this.#invalid(`${device} is not present but has a file`)
     const file = this.text(`${device}.fileName`)
     if (!this.#files.isDescriptor(file)) throw this.#invalid(`${device}.fileName is no disk of this VM`)
-    const entry = { device, file, diskId: this.uuid(`${device}.vmsealId`) }
+    const shared = this.#document.get(`${device}.sharing`)?.toLowerCase() === 'multi-writer'
+    const diskId = this.uuid(`${device}.vmsealId`)
+    const entry = { device, file, diskId, ...(shared && { shared }) }
     if (this.#document.get(`${device}.vmsealGen`) === undefined) return entry
     return { ...entry, sealedGeneration: this.generation(`${device}.vmsealGen`) }
   }

@@ -4,6 +4,7 @@ import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { DiskHandle } from '../native/load.js'
 import type {
   CreateSpec,
+  DiskDescription,
   HostApi,
   HostIdentity,
   HostKeyChange,
@@ -13,6 +14,7 @@ import type {
   VmReference,
   Work,
 } from '../rpc/host-api.js'
+import { describeDisk } from './attachment.js'
 import { asksForKeys, mayBePoweredOn } from './change-rules.js'
 import { createVirtualMachine } from './create.js'
 import { Datastore } from './datastore.js'
@@ -197,6 +199,10 @@ export class Host implements HostApi {
 
   readVirtualMachine(vm: VmReference): Promise<VmConfig> {
     return this.#serve((boot) => configOf(boot, this.#files(vm)))
+  }
+
+  describeDisk(datastore: string, file: string): Promise<DiskDescription> {
+    return this.#serve(() => describeDisk(this.#datastore(datastore), file))
   }
 
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]> {

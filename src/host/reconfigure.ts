@@ -1,7 +1,8 @@
 /** Encryption, decryption and deep recrypt of a VM, all of it or parts, and new disks: one transaction. */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import { native, type KeyHandle, type NativeTask } from '../native/load.js'
-import type { CryptoSpec, NewDisk, ReconfigureSpec, Work } from '../rpc/host-api.js'
+import type { AttachDisk, CryptoSpec, NewDisk, ReconfigureSpec, Work } from '../rpc/host-api.js'
+import { planAttachment } from './attachment.js'
 import { checkChange } from './change-rules.js'
 import type { Datastore } from './datastore.js'
 import {
@@ -53,12 +54,13 @@ export async function reconfigure(
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)
     checkChange(cryptoStatesOf(vm, files), spec)
-    if (!spec.home && !spec.disks?.length && !spec.addDisks?.length && !spec.removeDisks?.length) return
+    if (isEmpty(spec)) return
     requireKeys(context, files, vm, spec)
     const open = openEverything(context, files, vm, spec)
     try {
+      if (spec.home?.type === 'decrypt') refuseVtpm(open.secrets, files)
       const change = new ChangePlan(context, files, vm, open, new FreeNames(files, await files.list()))
-      const transaction = await change.plan(spec)
+      const transaction = await change.plan(spec, datastore)
       await requireSpace(context, datastore, change.neededBytes)
       const meter = new WorkMeter(work, transaction.steps)
       await commitTransaction(files, lock, transaction, meter)
@@ -68,6 +70,19 @@ export async function reconfigure(
       open.dek?.dispose()
       open.newDek?.dispose()
     }
+  })
+}
+
+function isEmpty({ home, disks, addDisks, attachDisks, removeDisks }: ReconfigureSpec): boolean {
+  return !home && ![disks, addDisks, attachDisks, removeDisks].some((list) => list?.length)
+}
+
+/** The state of a virtual TPM holds secrets of the guest. */
+function refuseVtpm(secrets: VmxDocument | undefined, files: VirtualMachineFiles): void {
+  if (secrets?.get('vtpm.present')?.toUpperCase() !== 'TRUE') return
+  const subject = files.label(files.vmx)
+  throw new VmsealError('VMSEAL_VTPM_PRESENT', `${subject} has a virtual TPM: its home stays encrypted`, {
+    details: { subject },
   })
 }
 
@@ -167,10 +182,12 @@ class ChangePlan {
     return this.#steps.length > 0 ? this.#steps.map(({ label }) => label).join(', ') : 'VM home changed'
   }
 
-  async plan(spec: ReconfigureSpec): Promise<FileTransaction> {
+  async plan(spec: ReconfigureSpec, datastore: Datastore): Promise<FileTransaction> {
     const { description } = this.#vm
     const disks = await this.#convertDisks(spec)
     for (const disk of spec.addDisks ?? []) disks.push(this.#addDisk(disk, nextDevice(disks)))
+    for (const disk of spec.attachDisks ?? [])
+      disks.push(await this.#attachDisk(disk, nextDevice(disks), datastore, spec.home))
     const homeFiles = spec.home ? await this.#convertHomeFiles(spec.home.type) : description.homeFiles
     const { document, wrap } = this.#composeHome(spec.home)
     const { vmId, name } = description
@@ -231,6 +248,34 @@ class ChangePlan {
     this.#steps.push(step)
     this.neededBytes += neededBytes
     return { device, diskId, file, ...(seal && { sealedGeneration: this.#generation }) }
+  }
+
+  async #attachDisk(
+    disk: AttachDisk,
+    device: string,
+    datastore: Datastore,
+    home: ReconfigureSpec['home'],
+  ): Promise<DiskEntry> {
+    const { entry, copy, keys } = await planAttachment(this.#context, datastore, disk, {
+      files: this.#files,
+      vmId: this.#vm.description.vmId,
+      device,
+      generation: this.#generation,
+      freeName: () => this.#newDiskFiles(),
+    })
+    if (keys.length > 0) {
+      if (this.#open.dek === undefined || home?.type === 'decrypt')
+        throw new VmsealError(
+          'VMSEAL_ENCRYPTION_MISMATCH',
+          'an encrypted disk cannot belong to a VM whose home is plain',
+        )
+      this.#sealedTargets.push({ diskId: entry.diskId, file: entry.file, keys })
+    }
+    if (copy) {
+      this.#steps.push(copy.step)
+      this.neededBytes += copy.neededBytes
+    }
+    return entry
   }
 
   #seal(diskId: string, key: CryptoKeyId, sectorSize = 512) {

@@ -68,7 +68,7 @@ export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
 }
 
 export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
-  const { home, disks, addDisks, removeDisks } = record(spec, 'spec')
+  const { home, disks, addDisks, attachDisks, removeDisks } = record(spec, 'spec')
   if (home !== undefined) checkCrypto(home, 'spec.home')
   const ids: string[] = []
   if (disks !== undefined)
@@ -93,6 +93,34 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
     'lists that name each disk once',
   )
   if (addDisks !== undefined) checkNewDisks(addDisks, 'spec.addDisks')
+  if (attachDisks !== undefined) checkAttachDisks(attachDisks)
+}
+
+/** Folder and file name on a datastore; what it names is another matter. */
+export function checkDatastorePath(
+  value: unknown,
+  field: string,
+): { readonly folder: string; readonly name: string } {
+  const [, folder, name] =
+    typeof value === 'string' && value.length <= 1000 ? (/^([^/\0]+)\/([^/\0]+)$/.exec(value) ?? []) : []
+  requireThat(
+    folder !== undefined && name !== undefined && name !== '..',
+    field,
+    'a folder and a file in it, for instance db01/db01_1.vmdk',
+  )
+  return { folder, name }
+}
+
+function checkAttachDisks(disks: unknown): void {
+  const field = 'spec.attachDisks'
+  const files = list(disks, field).map((disk, index) => {
+    const { diskId, file } = record(disk, `${field}[${index}]`)
+    checkUuid(diskId, `${field}[${index}].diskId`)
+    checkDatastorePath(file, `${field}[${index}].file`)
+    return file
+  })
+  requireThat(new Set(files).size === files.length, field, 'a list that names each file once')
+  requireThat(files.length <= 60, field, 'a list of at most 60 disks')
 }
 
 /** A range of bytes of a disk, up to `limit` long. */

@@ -76,10 +76,11 @@ export function cryptoStatesOf(vm: VirtualMachine, files: VirtualMachineFiles): 
   return {
     homeSealed: vm.homeKeys.length > 0,
     snapshots: vm.snapshots,
-    disks: vm.disks.map(({ diskId, file, keys }) => ({
+    disks: vm.disks.map(({ diskId, file, keys, shared }) => ({
       diskId,
       sealed: keys.length > 0,
       label: files.label(file),
+      ...(shared && { shared }),
     })),
   }
 }
@@ -128,6 +129,7 @@ function diskConfigOf({
   capacityBytes,
   sealedGeneration,
   keys,
+  shared,
 }: DiskState): DiskConfig {
   const [key, ...formerKeys] = keys
   return {
@@ -138,6 +140,7 @@ function diskConfigOf({
     ...(key && { key }),
     ...(sealedGeneration !== undefined && { generation: sealedGeneration }),
     ...(formerKeys.length > 0 && { formerKeys }),
+    ...(shared && { shared }),
   }
 }
 

@@ -92,6 +92,34 @@ export interface CreateSpec {
   readonly settings?: Readonly<Record<string, string>>
 }
 
+/** A disk that lies on the VM's datastore already. */
+export interface AttachDisk {
+  /** UUID that the disk gets; one that stays where it is keeps its own, which this must be. */
+  readonly diskId: string
+  /** Folder and descriptor, for instance `db01/db01_1.vmdk`. */
+  readonly file: string
+}
+
+/** A disk on a datastore as its descriptor shows it, attached or not. Nothing is proved: no key is used. */
+export interface DiskDescription {
+  readonly datastore: string
+  /** Folder and descriptor, for instance `db01/db01_1.vmdk`. */
+  readonly file: string
+  readonly capacityBytes: number
+  /** Absent: the descriptor names none. */
+  readonly diskId?: string
+  /** Absent: the disk is plain. */
+  readonly key?: CryptoKeyId
+  /** Further KEKs that open the disk. */
+  readonly formerKeys?: readonly CryptoKeyId[]
+  /** The VM that the wrapped DEK is bound to. */
+  readonly vmId?: string
+  /** Generation of the DEK. */
+  readonly generation?: number
+  /** The .vmx that names the disk, for instance `db01/db01.vmx`; absent: it is attached to no VM of its folder. */
+  readonly attachedTo?: string
+}
+
 /**
  * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts are a request of their own: each part
  * changes by itself, and the same request again does what is left.
@@ -104,6 +132,11 @@ export interface ReconfigureSpec {
     readonly sectorSize?: 512 | 4096
   }[]
   readonly addDisks?: readonly NewDisk[]
+  /**
+   * Disks of the VM's datastore. One in the VM's folder that was the VM's own stays where it is. Every other is copied: an encrypted
+   * one under a new DEK that is bound to this VM, wrapped with the same KEK. Its key is needed.
+   */
+  readonly attachDisks?: readonly AttachDisk[]
   /** Ids of disks that leave the VM; their files stay. Their keys are not needed. */
   readonly removeDisks?: readonly string[]
 }
@@ -121,6 +154,8 @@ export interface DiskConfig {
   readonly generation?: number
   /** Further KEKs that open the disk: a shallow recrypt was interrupted. */
   readonly formerKeys?: readonly CryptoKeyId[]
+  /** Open for several writers (`sharing = "multi-writer"`). */
+  readonly shared?: true
 }
 
 /** A VM as its files and the host's key cache show it. */
@@ -190,6 +225,11 @@ export interface HostApi {
   createVirtualMachine(spec: CreateSpec, work?: Work): Promise<VmConfig>
   reconfigureVirtualMachine(vm: VmReference, spec: ReconfigureSpec, work?: Work): Promise<VmConfig>
   readVirtualMachine(vm: VmReference): Promise<VmConfig>
+  /**
+   * VMSEAL_DEVICE_NOT_DISK, VMSEAL_DISK_NOT_FILE (a raw device mapping), VMSEAL_DISK_IN_CONVERSION, VMSEAL_DESCRIPTOR_UNSUPPORTED
+   * (encrypted by another program).
+   */
+  describeDisk(datastore: string, file: string): Promise<DiskDescription>
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]>
   destroyVirtualMachine(vm: VmReference): Promise<void>
 

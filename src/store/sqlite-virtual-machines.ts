@@ -68,6 +68,13 @@ export class SqliteVmTable implements VmTable {
         vmParameters(record),
       )
       if (updated === 0) return false
+      // Of a disk that leaves the VM, which may come back.
+      this.#database.run(
+        `INSERT OR REPLACE INTO retired_generation (vm_id, part, generation)
+           SELECT vm_id, id, generation FROM disk WHERE vm_id = @id AND generation IS NOT NULL
+             AND id NOT IN (SELECT value FROM json_each(@disks))`,
+        { id: record.id, disks: JSON.stringify(record.disks.map(({ diskId }) => diskId)) },
+      )
       this.#database.run(`DELETE FROM disk WHERE vm_id = @id`, { id: record.id })
       this.#database.run(`DELETE FROM former_key WHERE vm_id = @id`, { id: record.id })
       this.#insertParts(record)

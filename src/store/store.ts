@@ -117,7 +117,17 @@ export interface StoragePolicyRecord {
   readonly id: string
   readonly name: string
   readonly encryption: boolean
+  /** I/O filters of the host may see the data before it is encrypted, for instance to replicate it. */
+  readonly filtersBeforeEncryption: boolean
   readonly bundled: boolean
+  /** Goes up with every change; 1 at first. */
+  readonly version: number
+}
+
+/** The policy that a part of a VM was given, as it was then. */
+export interface AppliedPolicyVersion {
+  readonly policyId: string
+  readonly version: number
 }
 
 export interface DiskRecord {
@@ -346,6 +356,14 @@ type HostAuthorityPem = 'authority' | 'request' | 'certificate'
 export interface StoragePolicyTable {
   list(): Promise<StoragePolicyRecord[]>
   insert(record: StoragePolicyRecord): Promise<void>
+  /** False, and nothing changes, for a bundled one, and if the policy is not at the version before `record.version`. */
+  update(record: StoragePolicyRecord): Promise<boolean>
+  /** False for a bundled one, and while a VM has it. */
+  remove(id: string): Promise<boolean>
+  /** By `home` and disk id; a part that is missing has its policy as it was at first. */
+  appliedVersions(vmId: string): Promise<ReadonlyMap<string, AppliedPolicyVersion>>
+  /** The parts (`home` or disk ids) were given these policies, as they are now. */
+  noteApplied(vmId: string, parts: ReadonlyMap<string, string>): Promise<void>
 }
 
 export interface VmTable {
@@ -355,13 +373,13 @@ export interface VmTable {
   listByHost(hostId: string): Promise<VmRecord[]>
   insert(record: VmRecord): Promise<void>
   /**
-   * Replaces the VM and its disks and raises the revision. False, and nothing changes, if the VM is not at
+   * Replaces the VM and its disks and raises the revision; generations of disks that are gone are kept. False, and nothing changes, if the VM is not at
    * `record.revision` any more.
    */
   update(record: VmRecord): Promise<boolean>
   /** The generations of its DEKs are kept. */
   remove(id: string): Promise<void>
-  /** Of a VM that was removed: the newest generation of each DEK, by `home` and disk id. */
+  /** Of a VM or disks that were removed: the newest generation of each DEK, by `home` and disk id. */
   retiredGenerations(id: string): Promise<ReadonlyMap<string, number>>
   /** Every key that a VM home or disk of the cluster is wrapped with, each once. */
   keysOfCluster(clusterId: string): Promise<CryptoKeyId[]>

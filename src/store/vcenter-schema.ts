@@ -163,4 +163,12 @@ export const vcenterMigrations: Migrations = [
   INSERT INTO event_chain
     SELECT 1, coalesce(max(sequence), 0), coalesce(max(sequence), 0), printf('%064d', 0) FROM event
   `,
+  `
+  ALTER TABLE storage_policy ADD COLUMN filters_before_encryption INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE storage_policy ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+  CREATE TABLE applied_policy (
+    vm_id TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE, part TEXT NOT NULL, policy_id TEXT NOT NULL,
+    version INTEGER NOT NULL, PRIMARY KEY (vm_id, part)
+  ) STRICT
+  `,
 ]

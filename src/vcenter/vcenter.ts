@@ -132,7 +132,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       directory: path.join(directory, 'credentials'),
       onReturn: () => restoration.hurry(),
     })
-    this.storagePolicies = new StoragePolicies(store.storagePolicies, this.#access)
+    this.storagePolicies = new StoragePolicies(store, this.#access)
     this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
     const sealing = new KeySealing(this.keyProviders, clock)
     const hostEncryption = new HostEncryption({

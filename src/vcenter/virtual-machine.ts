@@ -2,8 +2,12 @@
 import type { HostApi } from '../rpc/host-api.js'
 import type { DiskRecord, VmRecord } from '../store/store.js'
 import { recordOperation, recordRefusal } from './crypto-operation.js'
+import { complianceOf, type VmCompliance } from './compliance.js'
+import type { DesiredState } from './desired-state.js'
+import type { AttachDiskSpec } from './disk-attachment.js'
 import type { HostConnection } from './host-connections.js'
 import type { Services } from './services.js'
+import { StateApplication, type AppliedState, type ApplyStateOptions } from './state-application.js'
 import type { Task, TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
@@ -59,6 +63,31 @@ export class VirtualMachine {
     )
   }
 
+  /** Storage policies and crypto state compared, part by part: from the VM's host if it answers, else from memory. */
+  async compliance(): Promise<VmCompliance> {
+    const { storagePolicies, virtualMachines } = this.#services.store
+    const { connectionState } = await this.info()
+    const record = (await virtualMachines.findById(this.id)) ?? (await this.#record())
+    const [policies, applied] = await Promise.all([
+      storagePolicies.list(),
+      storagePolicies.appliedVersions(this.id),
+    ])
+    return complianceOf(record, { policies, applied }, connectionState === 'disconnected' ? 'before' : 'now')
+  }
+
+  /**
+   * Brings the VM to a declared state: storage policies, and the provider that its keys are of. Several changes are one task with one
+   * new key. A VM that is as declared stays untouched, and no key is made.
+   */
+  apply(state: DesiredState, options: ApplyStateOptions = {}): Task<AppliedState> {
+    return this.#task('VirtualMachine.apply', options, async (vm, context) => {
+      const changes = await this.#recorded('reconfigure', vm, () =>
+        new StateApplication(this.#services).apply(vm, state, options, context),
+      )
+      return { changes, virtualMachine: await this.info() }
+    })
+  }
+
   /**
    * Gives VM home and the encrypted disks, or some of them, another KEK (shallow: no data is touched, the VM may be on) or another
    * KEK and other DEKs (deep). Interrupted anywhere the VM opens with the old keys and the new one; doing it again ends the work.
@@ -76,6 +105,23 @@ export class VirtualMachine {
   addDisk(spec: AddDiskSpec, options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
     return this.#startCrypto('addDisk', 'reconfigure', options, (vm, context) =>
       new VmReconfiguration(this.#services).addDisk(vm, { ...spec, host: options.host }, context),
+    )
+  }
+
+  /**
+   * Takes in a disk that lies on the VM's datastore, with its key; no key is made. One that was this VM's own stays where it is. Every
+   * other is copied into the VM's folder, an encrypted one under a DEK of its own; its source stays.
+   *
+   * Rejects with VMSEAL_DISK_STATE (plain, and the policy encrypts), VMSEAL_POLICY_NOT_ENCRYPTION (encrypted, and the policy does not
+   * or is missing), VMSEAL_ENCRYPTION_MISMATCH (VM home is plain), VMSEAL_DISK_SHARED (it belongs to another VM),
+   * VMSEAL_DISK_NOT_FILE, VMSEAL_DEVICE_NOT_DISK.
+   */
+  attachDisk(
+    spec: AttachDiskSpec,
+    options: HostOption & { signal?: AbortSignal } = {},
+  ): Task<VirtualMachineInfo> {
+    return this.#startCrypto('attachDisk', 'reconfigure', options, (vm, context) =>
+      new VmReconfiguration(this.#services).attachDisk(vm, { ...spec, host: options.host }, context),
     )
   }
 
@@ -192,6 +238,17 @@ export class VirtualMachine {
     options: HostOption & { readonly signal?: AbortSignal },
     change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
   ): Task<VirtualMachineInfo> {
+    return this.#task(name, options, async (vm, context) => {
+      await change(vm, context)
+      return this.info()
+    })
+  }
+
+  #task<Result>(
+    name: string,
+    options: HostOption & { readonly signal?: AbortSignal },
+    act: (vm: VmRecord, context: TaskContext) => Promise<Result>,
+  ): Task<Result> {
     return this.#services.tasks.start({
       name,
       entity: this.name,
@@ -201,8 +258,7 @@ export class VirtualMachine {
         const vm = await this.#record()
         const host = this.#host(vm, options.host)
         await new VmUnlocking(this.#services).refuseLocked(name, vm, host, context.step)
-        await change(await this.#record(), context)
-        return this.info()
+        return act(await this.#record(), context)
       },
     })
   }
@@ -223,12 +279,19 @@ export class VirtualMachine {
     options: HostOption & { readonly signal?: AbortSignal },
     change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
   ): Task<VirtualMachineInfo> {
+    return this.#start(`VirtualMachine.${method}`, options, (vm, context) =>
+      this.#recorded(operation, vm, () => change(vm, context)),
+    )
+  }
+
+  #recorded<Result>(
+    operation: 'reconfigure' | 'recrypt' | 'unlock',
+    vm: VmRecord,
+    act: () => Promise<Result>,
+  ): Promise<Result> {
     const { events, connections } = this.#services
-    return this.#start(`VirtualMachine.${method}`, options, (vm, context) => {
-      const host = (vm.hostId === null ? undefined : connections.get(vm.hostId)?.name) ?? ''
-      const subject = { operation, vm: vm.name, host, keys: keysOf(vm) }
-      return recordRefusal(events, subject, () => change(vm, context))
-    })
+    const host = (vm.hostId === null ? undefined : connections.get(vm.hostId)?.name) ?? ''
+    return recordRefusal(events, { operation, vm: vm.name, host, keys: keysOf(vm) }, act)
   }
 
   async #end(name: string, act: (vm: VmRecord) => Promise<void>): Promise<void> {

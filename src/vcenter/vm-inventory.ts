@@ -117,6 +117,17 @@ export class VmInventory {
     host: HostConnection,
     change?: CommittedChange,
   ): Promise<VmRecord> {
+    const absorbed = await this.#absorb(record, config, host, change)
+    if (change?.policies) await this.#noteApplied(absorbed.id, change.policies)
+    return absorbed
+  }
+
+  async #absorb(
+    record: VmRecord,
+    config: VmConfig,
+    host: HostConnection,
+    change: CommittedChange | undefined,
+  ): Promise<VmRecord> {
     const bundled = await this.#bundledPolicies()
     let known = record
     for (;;) {
@@ -142,6 +153,7 @@ export class VmInventory {
   ): Promise<VmRecord> {
     const record = recordOf(config, clusterId, host.hostId, await this.#bundledPolicies(), policies)
     await this.#store.virtualMachines.insert(record)
+    await this.#noteApplied(record.id, policies)
     return record
   }
 
@@ -204,6 +216,12 @@ export class VmInventory {
       powerState: record.powerState,
       connectionState: !config ? 'disconnected' : record.cryptoState === 'locked' ? 'invalid' : 'connected',
     }
+  }
+
+  /** A crash before it leaves them out of date, until they are applied again. */
+  async #noteApplied(vmId: string, { home, disks }: AppliedPolicies): Promise<void> {
+    const parts = new Map([...(home === undefined ? [] : [['home', home] as const]), ...disks])
+    if (parts.size > 0) await this.#store.storagePolicies.noteApplied(vmId, parts)
   }
 
   /** Its connection may not show it: a host of this process has none that breaks. */

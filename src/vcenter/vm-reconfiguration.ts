@@ -4,6 +4,7 @@ import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
 import type { ReconfigureSpec, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
+import { planDiskAttachment, type AttachDiskSpec } from './disk-attachment.js'
 import type { HostConnection } from './host-connections.js'
 import { withoutKeys } from './key-distribution.js'
 import { changesNothing, planCryptoChange, refuseMismatch, type CryptoPlan } from './policy-plan.js'
@@ -12,6 +13,7 @@ import type { StoragePolicy } from './storage-policies.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
 import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
+import { refuseIdleKeys, refuseKey, refuseShared, requireDisk } from './vm-part-rules.js'
 import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
 import { refuseSnapshots } from './vm-snapshots.js'
 
@@ -29,6 +31,8 @@ export interface ApplyPolicyOptions {
   readonly perDiskKeys?: boolean
   /** Existing keys to use instead of new ones; disks by device node or disk id. */
   readonly keyIds?: { readonly home?: KeyName; readonly disks?: Readonly<Record<string, KeyName>> }
+  /** Where new keys are made and bare key ids are looked for; default: the default provider of the cluster. */
+  readonly keyProvider?: string
   /** Data unit of disks that become encrypted, default 512. */
   readonly sectorSize?: 512 | 4096
   readonly signal?: AbortSignal
@@ -60,6 +64,8 @@ export class VmReconfiguration {
       { home: home?.encryption, disks: new Map([...disks].map(([id, policy]) => [id, policy.encryption])) },
     )
     const policies = { home: home?.id, disks: new Map([...disks].map(([id, policy]) => [id, policy.id])) }
+    const choice = keyChoice(options, config)
+    refuseIdleKeys(choice, plan, config, { home, disks })
     if (changesNothing(plan)) {
       context.step({ actor: 'vcenter', action: 'nothing to change' })
       return this.#services.inventory.absorb(record, config, host, { policies })
@@ -67,11 +73,14 @@ export class VmReconfiguration {
     await this.#requirePrivileges(plan, record)
     await this.#services.inventory.requireNotRunning(record)
     refuseSnapshots(config)
-    for (const id of disksThat('encrypt', plan))
-      requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
+    for (const id of disksThat('encrypt', plan)) {
+      const { device, capacityBytes, shared } = findDisk(config.disks, id)
+      if (shared) throw refuseShared(device, record.name)
+      requireSectors(capacityBytes, options.sectorSize)
+    }
 
     const parts = [...(plan.home === 'encrypt' ? [homePart] : []), ...disksThat('encrypt', plan)]
-    const keyPlan = await this.#keys.plan(parts, keyChoice(options, config), record.clusterId)
+    const keyPlan = await this.#keys.plan(parts, choice, record.clusterId)
     await this.#ensurePresentKeys(config, plan, host, context)
     refuseCancelled(context.signal)
     const keys = await this.#keys.provide(keyPlan, record, host, context)
@@ -90,6 +99,7 @@ export class VmReconfiguration {
     const policy = await this.#policyOf(spec.policy, record)
     const diskId = randomUUID()
     const encrypt = policy.encryption
+    if (!encrypt && spec.keyId !== undefined) throw refuseKey('the new disk', policy.name)
     refuseMismatch({ home: config.homeKey !== undefined, disks: new Map([['to be added', encrypt]]) })
     if (encrypt)
       await this.#services.access.require('Cryptographer.EncryptNew', { type: 'vm', id: record.id })
@@ -103,6 +113,26 @@ export class VmReconfiguration {
     const changed = await this.#reconfigure(record, { addDisks }, host, keys, context)
     const policies = { disks: new Map([[diskId, policy.id]]) }
     return this.#finish(record, changed, host, policies, context)
+  }
+
+  /** Takes a disk in that lies on the VM's datastore. No key is made. */
+  async attachDisk(
+    vm: VmRecord,
+    spec: AttachDiskSpec & { readonly host?: string | undefined },
+    context: TaskContext,
+  ): Promise<VmRecord> {
+    const { record, config, host } = await this.#open(vm, spec.host)
+    const { disk, policy, key } = await planDiskAttachment(this.#services, spec, record, config, host)
+    await this.#services.inventory.requireNotRunning(record)
+    const known = await this.#services.store.virtualMachines.retiredGenerations(record.id)
+    const generation = known.get(disk.diskId)
+    await this.#ensureKeys([config.homeKey, key], config, host, context)
+    refuseCancelled(context.signal)
+    const changed = await this.#reconfigure(record, { attachDisks: [disk] }, host, new Map(), context, {
+      keys: key ? [key] : [],
+      ...(generation !== undefined && { knownGenerations: { [disk.diskId]: generation } }),
+    })
+    return this.#finish(record, changed, host, { disks: new Map([[disk.diskId, policy.id]]) }, context)
   }
 
   async detachDisk(
@@ -160,7 +190,7 @@ export class VmReconfiguration {
       for (const disk of config.disks) disks.set(disk.diskId, policy)
     } else
       for (const [selector, name] of Object.entries(wish.disks ?? {}))
-        disks.set(findDisk(config.disks, selector).diskId, await storagePolicies.get(name))
+        disks.set(requireDisk(config.disks, selector).diskId, await storagePolicies.get(name))
     return { home, disks }
   }
 
@@ -180,7 +210,16 @@ export class VmReconfiguration {
     context: TaskContext,
   ): Promise<void> {
     const decrypted = disksThat('decrypt', plan).map((id) => findDisk(config.disks, id).key)
-    const needed = [config.homeKey, ...decrypted].filter((key) => key !== undefined)
+    await this.#ensureKeys([config.homeKey, ...decrypted], config, host, context)
+  }
+
+  async #ensureKeys(
+    keys: readonly (CryptoKeyId | undefined)[],
+    config: VmConfig,
+    host: HostConnection,
+    context: TaskContext,
+  ): Promise<void> {
+    const needed = keys.filter((key) => key !== undefined)
     try {
       await this.#services.distribution.ensure(needed, host, context.step)
     } catch (cause) {
@@ -200,17 +239,23 @@ export class VmReconfiguration {
     host: HostConnection,
     keys: ReadonlyMap<string, CryptoKeyId>,
     { signal, onProgress, step }: TaskContext,
+    attached: {
+      readonly keys: readonly CryptoKeyId[]
+      readonly knownGenerations?: Readonly<Record<string, number>>
+    } = { keys: [] },
   ): Promise<VmConfig> {
     refuseCancelled(signal)
     const subject = {
       vm: record.name,
       host: host.name,
-      keys: withoutKeys([...keysOf(record), ...keys.values()], []),
+      keys: withoutKeys([...keysOf(record), ...keys.values(), ...attached.keys], []),
     }
+    const reference = referenceOf(record)
+    const knownGenerations = { ...reference.knownGenerations, ...attached.knownGenerations }
     return recordOperation(this.#services.events, { operation: 'reconfigure', ...subject }, async () => {
       step({ actor: 'host', action: 'work started', host: host.name, work: describeWork(spec, record) })
       const config = await host.call((api) =>
-        api.reconfigureVirtualMachine(referenceOf(record), spec, { signal, onProgress }),
+        api.reconfigureVirtualMachine({ ...reference, knownGenerations }, spec, { signal, onProgress }),
       )
       step({ actor: 'host', action: 'work committed', host: host.name })
       return config
@@ -222,8 +267,8 @@ function keyChoice(options: ApplyPolicyOptions, config: VmConfig): KeyChoice {
   const named = new Map<string, KeyName>()
   if (options.keyIds?.home !== undefined) named.set(homePart, options.keyIds.home)
   for (const [selector, name] of Object.entries(options.keyIds?.disks ?? {}))
-    named.set(findDisk(config.disks, selector).diskId, name)
-  return { perDiskKeys: options.perDiskKeys, named }
+    named.set(requireDisk(config.disks, selector).diskId, name)
+  return { perDiskKeys: options.perDiskKeys, named, providerId: options.keyProvider }
 }
 
 function reconfigureSpec(
@@ -255,6 +300,7 @@ function describeWork(spec: ReconfigureSpec, record: VmRecord): string {
     ({ diskId, crypto }) => `${crypto.type} ${findDisk(record.disks, diskId).device}`,
   )
   const added = (spec.addDisks ?? []).map((disk) => (disk.key ? 'add encrypted disk' : 'add disk'))
+  const attached = (spec.attachDisks ?? []).map(({ file }) => `attach ${file}`)
   const removed = (spec.removeDisks ?? []).map((id) => `detach ${findDisk(record.disks, id).device}`)
-  return [...home, ...disks, ...added, ...removed].join(', ')
+  return [...home, ...disks, ...added, ...attached, ...removed].join(', ')
 }

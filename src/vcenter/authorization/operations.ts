@@ -71,10 +71,21 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
     'Cryptographer.Decrypt',
     'Cryptographer.RegisterHost',
   ]),
+  compliance: call(onVm('System.Read')),
+  apply: task(onVm('StorageProfile.Apply'), [
+    'Cryptographer.Encrypt',
+    'Cryptographer.Decrypt',
+    'Cryptographer.Recrypt',
+    'Cryptographer.RegisterHost',
+  ]),
   recrypt: task(onVm('Cryptographer.Recrypt')),
   addDisk: task(onVm('VirtualMachine.Config.AddNewDisk'), [
     'Cryptographer.EncryptNew',
     'Cryptographer.RegisterHost',
+  ]),
+  attachDisk: task(onVm('VirtualMachine.Config.AddExistingDisk'), [
+    'Cryptographer.AddDisk',
+    'Cryptographer.RegisterVM',
   ]),
   // The key is on the host: no crypto privilege.
   powerOn: call(onVm('VirtualMachine.Interact.PowerOn')),
@@ -149,6 +160,11 @@ export const hostsRules: Rules<Hosts> = {
 
 export const storagePoliciesRules: Rules<StoragePolicies> = {
   create: call(atRoot('StorageProfile.Update'), ['Cryptographer.ManageEncryptionPolicy']),
+  clone: call(atRoot('StorageProfile.View', 'StorageProfile.Update'), [
+    'Cryptographer.ManageEncryptionPolicy',
+  ]),
+  update: call(atRoot('StorageProfile.Update'), ['Cryptographer.ManageEncryptionPolicy']),
+  remove: call(atRoot('StorageProfile.Update'), ['Cryptographer.ManageEncryptionPolicy']),
   list: call(atRoot('StorageProfile.View')),
   get: call(atRoot('StorageProfile.View')),
 }
