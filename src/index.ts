@@ -19,6 +19,7 @@ export type {
   HostCryptoState,
   HostIdentity,
   HostKeyChange,
+  KeysInFiles,
   NewDisk,
   ReconfigureSpec,
   SealedKey,
@@ -41,6 +42,7 @@ export type {
 } from './vcenter/authorization/authorization.js'
 export type { InventoryObject } from './vcenter/authorization/inventory-objects.js'
 export type { Privilege } from './vcenter/authorization/privileges.js'
+export type { Alarm, AlarmEvent, AlarmName, Alarms } from './vcenter/alarms.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
 export type { ComplianceStatus, PartCompliance, VmCompliance } from './vcenter/compliance.js'
 export type { DesiredState, PlannedChange } from './vcenter/desired-state.js'
@@ -56,6 +58,7 @@ export type { KeyProviderCredentials, KeyProviderSpec } from './vcenter/key-prov
 export type { CertificateInfo } from './vcenter/key-provider/certificate-info.js'
 export type { ClientCertificates } from './vcenter/key-provider/client-certificates.js'
 export type { DoctorHop, HopReport, ServerDiagnosis } from './vcenter/key-provider/doctor.js'
+export type { KeyUsage, PartUsage } from './vcenter/key-provider/key-usage.js'
 export type {
   KeyStateReason,
   KeyStatus,
@@ -78,11 +81,15 @@ export type {
   RegisterVirtualMachineSpec,
   VirtualMachines,
 } from './vcenter/virtual-machines.js'
+export type { VirtualMachineQuery, VirtualMachineSummary } from './vcenter/vm-search.js'
 export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type {
+  AlarmEntity,
+  AlarmKind,
+  AlarmStatus,
   EventHead,
   EventVerification,
   KeyHop,

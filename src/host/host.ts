@@ -8,6 +8,7 @@ import type {
   HostApi,
   HostIdentity,
   HostKeyChange,
+  KeysInFiles,
   ReconfigureSpec,
   SealedKey,
   VmConfig,
@@ -27,6 +28,7 @@ import { rewrapHostDumps, writeHostDump } from './host-dumps.js'
 import { hostIdOf } from './host-id.js'
 import { ioError } from './io-error.js'
 import { KeyCache } from './key-cache.js'
+import { findKeys } from './keys-in-files.js'
 import { registerBoot } from './lock.js'
 import { PoweredOnVms } from './power.js'
 import { reconfigure } from './reconfigure.js'
@@ -203,6 +205,10 @@ export class Host implements HostApi {
 
   describeDisk(datastore: string, file: string): Promise<DiskDescription> {
     return this.#serve(() => describeDisk(this.#datastore(datastore), file))
+  }
+
+  findKeys(datastore: string): Promise<KeysInFiles> {
+    return this.#serve(() => findKeys(this.#datastore(datastore)))
   }
 
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]> {

@@ -120,6 +120,14 @@ export interface DiskDescription {
   readonly attachedTo?: string
 }
 
+/** The keys that files of a datastore name, registered or not, attached or not. */
+export interface KeysInFiles {
+  /** Files as folder and name. */
+  readonly found: readonly { readonly file: string; readonly key: CryptoKeyId }[]
+  /** Files that could not be read, and so may name any key. */
+  readonly unreadable: readonly string[]
+}
+
 /**
  * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts are a request of their own: each part
  * changes by itself, and the same request again does what is left.
@@ -230,6 +238,7 @@ export interface HostApi {
    * (encrypted by another program).
    */
   describeDisk(datastore: string, file: string): Promise<DiskDescription>
+  findKeys(datastore: string): Promise<KeysInFiles>
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]>
   destroyVirtualMachine(vm: VmReference): Promise<void>
 

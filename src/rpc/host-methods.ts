@@ -94,6 +94,14 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
       attachedTo: optional(text()),
     }),
   },
+  findKeys: {
+    values: 1,
+    kind: 'read',
+    result: object({
+      found: listOf(object({ file: text(), key: keyId }), 200_000),
+      unreadable: listOf(text(), 200_000),
+    }),
+  },
   findVirtualMachines: { values: 1, kind: 'read', result: listOf(object(reference)) },
   destroyVirtualMachine: { values: 1, kind: 'change', result: nothing },
   powerOn: { values: 1, kind: 'change', result: vmConfig },

@@ -1,6 +1,7 @@
 /** The store on one SQLite file. */
 import type { HostRecord, MissingKeyRecord, Store, VmIntentRecord } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
+import { alarmTable } from './sqlite-alarms.js'
 import { authorizationTable } from './sqlite-authorization.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { hostAuthorityTable, hostLinkTable } from './sqlite-host-links.js'
@@ -29,6 +30,7 @@ export function openSqliteStore(file: string): Store {
     vmIntents: vmIntentTable(database),
     tasks: journal.tasks,
     events: journal.events,
+    alarms: alarmTable(database),
     authorization: authorizationTable(database),
     close: async () => database.close(),
   }

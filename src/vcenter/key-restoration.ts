@@ -3,6 +3,7 @@
  * when a key provider is there again or was changed.
  */
 import { isVmsealError } from '../errors.js'
+import { runAsSystem } from './authorization/access.js'
 import type { HostConnection } from './host-connections.js'
 import type { HostSync } from './host-sync.js'
 import { Turns } from './key-provider/turns.js'
@@ -74,7 +75,9 @@ export class KeyRestoration {
   }
 
   #begin(host: HostConnection, attempts: number): void {
-    const attempt = this.#attempt(host, attempts).finally(() => this.#attempts.delete(attempt))
+    const attempt = runAsSystem(() => this.#attempt(host, attempts)).finally(() =>
+      this.#attempts.delete(attempt),
+    )
     this.#attempts.add(attempt)
   }
 

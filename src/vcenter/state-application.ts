@@ -86,10 +86,13 @@ export class StateApplication {
   async #plan(
     vm: VmRecord,
     state: DesiredState,
-    { host: name }: ApplyStateOptions,
+    options: ApplyStateOptions,
   ): Promise<{ record: VmRecord; config: VmConfig; plan: StatePlan }> {
     const { connections, inventory, keyProviders, store, storagePolicies } = this.#services
-    const host = connections.place(vm.clusterId, vm.datastore, { name, preferred: vm.hostId })
+    const host = connections.place(vm.clusterId, vm.datastore, {
+      name: options.host,
+      preferred: vm.hostId,
+    })
     const { record, config } = await inventory.read(vm, host)
     if (state.keyProvider !== undefined) await keyProviders.open(state.keyProvider)
     const policies = await store.storagePolicies.list()

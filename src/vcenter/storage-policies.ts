@@ -84,12 +84,12 @@ export class StoragePolicies {
     if (running)
       throw new VmsealError('VMSEAL_INVALID_STATE', `task ${running.name} of ${running.entity} is under way`)
     if (await this.#table.remove(policy.id)) return
-    const users = (await this.#store.virtualMachines.list())
-      .filter((vm) => [vm.homePolicyId, ...vm.disks.map((disk) => disk.policyId)].includes(policy.id))
-      .map((vm) => vm.name)
+    const users = (await this.#store.virtualMachines.search({ policyId: policy.id, limit: 10 })).map(
+      (vm) => vm.name,
+    )
     throw new VmsealError(
       'VMSEAL_INVALID_STATE',
-      `the storage policy '${name}' is that of ${users.slice(0, 10).join(', ')}: give them another one first`,
+      `the storage policy '${name}' is that of ${users.join(', ')}: give them another one first`,
       { details: { subject: name } },
     )
   }

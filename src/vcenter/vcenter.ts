@@ -6,7 +6,8 @@ import { VmsealError } from '../errors.js'
 import { DirectoryLock } from '../store/directory-lock.js'
 import { openSqliteStore } from '../store/sqlite-store.js'
 import type { Store } from '../store/store.js'
-import { Access } from './authorization/access.js'
+import { Alarms } from './alarms.js'
+import { Access, system } from './authorization/access.js'
 import { Authorization } from './authorization/authorization.js'
 import { Guard } from './authorization/guard.js'
 import { vcenterRules } from './authorization/operations.js'
@@ -48,6 +49,7 @@ export interface VCenterEvents {
 /** What a user sees of a vCenter: each operation first asks whether he may. */
 export interface VCenterSession extends Pick<
   VCenter,
+  | 'alarms'
   | 'authorization'
   | 'clusters'
   | 'events'
@@ -73,6 +75,8 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   readonly tasks: Tasks
   /** The event log. */
   readonly events: EventLog
+  /** What needs attention now. */
+  readonly alarms: Alarms
   readonly authorization: Authorization
   readonly #access: Access
   readonly #store: Store
@@ -100,6 +104,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     try {
       const vcenter = new VCenter(directory, openSqliteStore(path.join(directory, 'vcenter.db')), lock)
       await vcenter.tasks.failInterrupted()
+      await vcenter.alarms.catchUp()
       await vcenter.#networkHosts.start()
       return vcenter
     } catch (error) {
@@ -110,9 +115,13 @@ export class VCenter extends EventEmitter<VCenterEvents> {
 
   private constructor(directory: string, store: Store, lock: DirectoryLock) {
     super()
-    const events = new EventLog(store.events, clock, (event) =>
-      tellListeners(() => this.emit('event', event)),
+    const events = new EventLog(
+      store.events,
+      clock,
+      (event) => tellListeners(() => this.emit('event', event)),
+      (event) => this.alarms.consider(event),
     )
+    this.alarms = new Alarms(store.alarms, events, clock)
     this.#store = store
     this.#lock = lock
     this.events = events
@@ -211,9 +220,12 @@ export class VCenter extends EventEmitter<VCenterEvents> {
    * the user is: there are no passwords here.
    */
   as(user: string): VCenterSession {
+    if (user === system)
+      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${system} is vCenter itself: nobody acts as it`)
     const guard = new Guard(this.#store, this.#access, requireName('user name', user))
     return {
       user,
+      alarms: guard.guard(this.alarms),
       authorization: guard.guard(this.authorization),
       clusters: guard.guard(this.clusters),
       events: guard.guard(this.events),

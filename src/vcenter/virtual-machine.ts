@@ -1,10 +1,12 @@
 /** One VM, as a caller works with it. */
+import { isVmsealError } from '../errors.js'
 import type { HostApi } from '../rpc/host-api.js'
 import type { DiskRecord, VmRecord } from '../store/store.js'
 import { recordOperation, recordRefusal } from './crypto-operation.js'
 import { complianceOf, type VmCompliance } from './compliance.js'
 import type { DesiredState } from './desired-state.js'
 import type { AttachDiskSpec } from './disk-attachment.js'
+import type { VCenterEventDetails } from './events.js'
 import type { HostConnection } from './host-connections.js'
 import type { Services } from './services.js'
 import { StateApplication, type AppliedState, type ApplyStateOptions } from './state-application.js'
@@ -41,7 +43,7 @@ export class VirtualMachine {
   readonly #services: Services
 
   /** @internal */
-  constructor(record: VmRecord, services: Services) {
+  constructor(record: Pick<VmRecord, 'id' | 'name' | 'clusterId'>, services: Services) {
     this.id = record.id
     this.name = record.name
     this.clusterId = record.clusterId
@@ -58,7 +60,7 @@ export class VirtualMachine {
    * stays untouched, and if nothing changes no key is made.
    */
   applyPolicy(wish: PolicyWish, options: ApplyPolicyOptions = {}): Task<VirtualMachineInfo> {
-    return this.#startCrypto('applyPolicy', 'reconfigure', options, (vm, context) =>
+    return this.#start('VirtualMachine.applyPolicy', options, (vm, context) =>
       new VmReconfiguration(this.#services).applyPolicy(vm, wish, options, context),
     )
   }
@@ -81,9 +83,7 @@ export class VirtualMachine {
    */
   apply(state: DesiredState, options: ApplyStateOptions = {}): Task<AppliedState> {
     return this.#task('VirtualMachine.apply', options, async (vm, context) => {
-      const changes = await this.#recorded('reconfigure', vm, () =>
-        new StateApplication(this.#services).apply(vm, state, options, context),
-      )
+      const changes = await new StateApplication(this.#services).apply(vm, state, options, context)
       return { changes, virtualMachine: await this.info() }
     })
   }
@@ -97,13 +97,13 @@ export class VirtualMachine {
    * VMSEAL_NO_SPACE (deep), VMSEAL_ENCRYPTION_KEY_REQUIRED (an old key cannot be had): then no key was made.
    */
   recrypt(options: RecryptOptions): Task<VirtualMachineInfo> {
-    return this.#startCrypto('recrypt', 'recrypt', options, (vm, context) =>
+    return this.#start('VirtualMachine.recrypt', options, (vm, context) =>
       new VmRecrypt(this.#services).run(vm, options, context),
     )
   }
 
   addDisk(spec: AddDiskSpec, options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
-    return this.#startCrypto('addDisk', 'reconfigure', options, (vm, context) =>
+    return this.#start('VirtualMachine.addDisk', options, (vm, context) =>
       new VmReconfiguration(this.#services).addDisk(vm, { ...spec, host: options.host }, context),
     )
   }
@@ -120,7 +120,7 @@ export class VirtualMachine {
     spec: AttachDiskSpec,
     options: HostOption & { signal?: AbortSignal } = {},
   ): Task<VirtualMachineInfo> {
-    return this.#startCrypto('attachDisk', 'reconfigure', options, (vm, context) =>
+    return this.#start('VirtualMachine.attachDisk', options, (vm, context) =>
       new VmReconfiguration(this.#services).attachDisk(vm, { ...spec, host: options.host }, context),
     )
   }
@@ -146,7 +146,7 @@ export class VirtualMachine {
 
   /** Fetches the keys that the VM's host lacks and pushes them to the cluster. Fails with why a key cannot be had. */
   async unlock(): Promise<VirtualMachineInfo> {
-    return this.#startCrypto('unlock', 'unlock', {}, (vm, { step }) =>
+    return this.#start('VirtualMachine.unlock', {}, (vm, { step }) =>
       new VmUnlocking(this.#services).unlock(vm, this.#host(vm, undefined), step),
     ).done
   }
@@ -189,7 +189,10 @@ export class VirtualMachine {
 
   /** Takes the VM out of the inventory, also a locked one; its files stay. */
   async unregister(): Promise<void> {
-    return this.#end('VirtualMachine.unregister', ({ id }) => this.#services.store.virtualMachines.remove(id))
+    return this.#end('VirtualMachine.unregister', async ({ id, name }) => {
+      await this.#services.store.virtualMachines.remove(id)
+      await this.#services.events.append('vim.event.VmRemovedEvent', { vm: name })
+    })
   }
 
   /** Removes the VM and its files. */
@@ -213,6 +216,7 @@ export class VirtualMachine {
             host.call((api) => api.destroyVirtualMachine(referenceOf(vm))),
           )
           await this.#services.store.virtualMachines.remove(vm.id)
+          await this.#services.events.append('vim.event.VmRemovedEvent', { vm: vm.name })
         },
       )
     })
@@ -257,8 +261,10 @@ export class VirtualMachine {
       run: async (context) => {
         const vm = await this.#record()
         const host = this.#host(vm, options.host)
-        await new VmUnlocking(this.#services).refuseLocked(name, vm, host, context.step)
-        return act(await this.#record(), context)
+        return this.#recorded(name, vm, async () => {
+          await new VmUnlocking(this.#services).refuseLocked(name, vm, host, context.step)
+          return act(await this.#record(), context)
+        })
       },
     })
   }
@@ -269,29 +275,28 @@ export class VirtualMachine {
     request: (api: HostApi) => Promise<Result>,
   ): Promise<Result> {
     const host = this.#host(vm, options.host)
-    return new VmUnlocking(this.#services).withKeys(vm, host, () => host.call(request))
-  }
-
-  /** What is refused is on record, with whom and why. */
-  #startCrypto(
-    method: string,
-    operation: 'reconfigure' | 'recrypt' | 'unlock',
-    options: HostOption & { readonly signal?: AbortSignal },
-    change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
-  ): Task<VirtualMachineInfo> {
-    return this.#start(`VirtualMachine.${method}`, options, (vm, context) =>
-      this.#recorded(operation, vm, () => change(vm, context)),
+    return this.#recorded('access', vm, () =>
+      new VmUnlocking(this.#services).withKeys(vm, host, () => host.call(request)),
     )
   }
 
-  #recorded<Result>(
-    operation: 'reconfigure' | 'recrypt' | 'unlock',
-    vm: VmRecord,
-    act: () => Promise<Result>,
-  ): Promise<Result> {
+  /**
+   * What is refused is on record, with whom and why: every operation with keys, and of the others what fails for a key that cannot
+   * be had.
+   */
+  async #recorded<Result>(task: string, vm: VmRecord, act: () => Promise<Result>): Promise<Result> {
     const { events, connections } = this.#services
     const host = (vm.hostId === null ? undefined : connections.get(vm.hostId)?.name) ?? ''
-    return recordRefusal(events, { operation, vm: vm.name, host, keys: keysOf(vm) }, act)
+    const subject = { vm: vm.name, host, keys: keysOf(vm) }
+    const operation = cryptoTasks[task]
+    if (operation) return recordRefusal(events, { ...subject, operation }, act)
+    try {
+      return await act()
+    } catch (error) {
+      if (!isVmsealError(error, 'VMSEAL_ENCRYPTION_KEY_REQUIRED')) throw error
+      const refused = otherTasks[task] ?? 'access'
+      return recordRefusal(events, { ...subject, operation: refused }, () => Promise.reject(error))
+    }
   }
 
   async #end(name: string, act: (vm: VmRecord) => Promise<void>): Promise<void> {
@@ -302,8 +307,26 @@ export class VirtualMachine {
       run: async () => {
         const vm = await this.#record()
         await this.#services.inventory.requireNotRunning(vm)
-        await act(vm)
+        await this.#recorded(name, vm, () => act(vm))
       },
     }).done
   }
+}
+
+type CryptoOperation = VCenterEventDetails['com.vmware.vc.crypto.Operation']['operation']
+
+/** The tasks that have to do with keys, whatever they do. */
+const cryptoTasks: Readonly<Record<string, CryptoOperation>> = {
+  'VirtualMachine.applyPolicy': 'reconfigure',
+  'VirtualMachine.apply': 'reconfigure',
+  'VirtualMachine.addDisk': 'reconfigure',
+  'VirtualMachine.attachDisk': 'reconfigure',
+  'VirtualMachine.recrypt': 'recrypt',
+  'VirtualMachine.unlock': 'unlock',
+}
+
+const otherTasks: Readonly<Record<string, CryptoOperation>> = {
+  'VirtualMachine.powerOn': 'powerOn',
+  'VirtualMachine.destroy': 'destroy',
+  'VirtualMachine.detachDisk': 'reconfigure',
 }

@@ -186,7 +186,7 @@ function refuseBadPolicies(plan: VmPlan, home: StoragePolicy, disks: Prepared['d
   for (const [index, { spec, policy }] of disks.entries())
     if (spec.keyId !== undefined && !policy.encryption) throw refuseKey(`disk number ${index}`, policy.name)
   const vtpm = Object.entries(plan.settings ?? {}).some(
-    ([key, value]) => key.toLowerCase() === 'vtpm.present' && String(value).toUpperCase() === 'TRUE',
+    ([key, value]) => key.toLowerCase() === 'vtpm.present' && /^true$/i.test(value),
   )
   if (vtpm && !home.encryption)
     throw new VmsealError('VMSEAL_VTPM_PRESENT', `a virtual TPM needs an encryption policy for VM home`)

@@ -135,7 +135,9 @@ export class VmInventory {
       if (isDeepStrictEqual(next, known)) return known
       if (await this.#store.virtualMachines.update(next)) {
         if (next.cryptoState === 'unlocked' && known.cryptoState === 'locked')
-          await this.#tellUnlocked(next, host)
+          await this.#tell('com.vmware.vc.vm.Crypto.VMUnlocked', next, host)
+        if (next.formerKeys.length > 0 && known.formerKeys.length === 0)
+          await this.#tell('com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys', next, host)
         return { ...next, revision: next.revision + 1 }
       }
       // Somebody was faster: what was merely seen is out of date now, what was done still has to be written.
@@ -231,12 +233,12 @@ export class VmInventory {
     if (known && known.bootId !== bootId) this.#onRestarted(host)
   }
 
-  async #tellUnlocked(record: VmRecord, host: HostConnection): Promise<void> {
-    await this.#events.append('com.vmware.vc.vm.Crypto.VMUnlocked', {
-      vm: record.name,
-      host: host.name,
-      keys: keysOf(record),
-    })
+  async #tell(
+    id: 'com.vmware.vc.vm.Crypto.VMUnlocked' | 'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys',
+    record: VmRecord,
+    host: HostConnection,
+  ): Promise<void> {
+    await this.#events.append(id, { vm: record.name, host: host.name, keys: keysOf(record) })
   }
 
   async #bundledPolicies(): Promise<BundledPolicies> {

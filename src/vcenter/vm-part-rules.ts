@@ -30,12 +30,12 @@ interface ChosenPolicies {
 
 /** A key that was named for a part which this change does not encrypt would be dropped without a word. */
 export function refuseIdleKeys(
-  { named = new Map() }: KeyChoice,
+  { named = new Map<string, KeyName>() }: KeyChoice,
   plan: CryptoPlan,
   config: VmConfig,
   policies: ChosenPolicies,
 ): void {
-  for (const [part, name] of named as ReadonlyMap<string, KeyName>) {
+  for (const [part, name] of named) {
     const change = part === homePart ? plan.home : plan.disks.get(part)
     if (change === 'encrypt') continue
     const policy = part === homePart ? policies.home : policies.disks.get(part)

@@ -4,6 +4,7 @@
  */
 import type { EventEmitter } from 'node:events'
 import type { InventoryEntity, Store } from '../../store/store.js'
+import type { Alarms } from '../alarms.js'
 import type { Cluster, Clusters } from '../clusters.js'
 import type { EventLog } from '../events.js'
 import type { Hosts } from '../hosts.js'
@@ -16,6 +17,7 @@ import type { Tasks } from '../tasks.js'
 import type { VCenter } from '../vcenter.js'
 import type { VirtualMachine } from '../virtual-machine.js'
 import type { VirtualMachines } from '../virtual-machines.js'
+import type { VirtualMachineSummary } from '../vm-search.js'
 import type { Permissions, Roles, Users } from './authorization.js'
 import { clusterEntity, resolveObject, rootEntity } from './inventory-objects.js'
 import type { InventoryObject } from './inventory-objects.js'
@@ -127,6 +129,10 @@ export const virtualMachinesRules: Rules<VirtualMachines> = {
     ...call(),
     entry: ({ id, clusterId }: VirtualMachine) => ({ entity: { type: 'vm', id }, clusterId }),
   },
+  search: {
+    ...call(),
+    entry: ({ id, clusterId }: VirtualMachineSummary) => ({ entity: { type: 'vm', id }, clusterId }),
+  },
   get: call(onNamed('virtualMachine', 'System.Read')),
 }
 
@@ -216,6 +222,7 @@ export const providerKeysRules: Rules<ProviderKeys> = {
   list: manageKeys,
   create: manageKeys,
   query: manageKeys,
+  usage: manageKeys,
   remove: manageKeys,
   unused: manageKeys,
   destroyUnused: manageKeys,
@@ -235,6 +242,15 @@ export const eventLogRules: Rules<EventLog> = {
   verify: call(atRoot('Global.Diagnostics')),
   append: internal,
   close: internal,
+}
+
+export const alarmsRules: Rules<Alarms> = {
+  list: call(atRoot('System.Read')),
+  subscribe: stream(atRoot('System.Read')),
+  acknowledge: call(atRoot('Alarm.Acknowledge')),
+  clear: call(atRoot('Alarm.SetStatus')),
+  consider: internal,
+  catchUp: internal,
 }
 
 export const usersRules: Rules<Users> = {

@@ -4,6 +4,8 @@
 const privileges = {
   'System.View': 'see that an object exists',
   'System.Read': 'see the state of an object',
+  'Alarm.Acknowledge': 'say that one sees to an alarm',
+  'Alarm.SetStatus': 'clear an alarm',
   'Authorization.ModifyPermissions': 'give and take roles on an object',
   'Authorization.ModifyRoles': 'make, change and remove roles',
   'Authorization.ModifyUsers': 'make and remove users',

@@ -1,0 +1,59 @@
+/** A search of the inventory in SQLite: one statement, and as much of it by index as the question allows. */
+import type { Parameters, SqliteDatabase } from './sqlite-database.js'
+import type { VmQuery, VmSummaryRecord } from './store.js'
+
+export function searchVms(database: SqliteDatabase, query: VmQuery): VmSummaryRecord[] {
+  const conditions: string[] = []
+  const parameters: Record<string, string | number> = {}
+  const add = (condition: string, values: Readonly<Record<string, string | number>>): void => {
+    conditions.push(condition)
+    Object.assign(parameters, values)
+  }
+  const { name, clusterId, hostId, datastore, policyId, key, encrypted, cryptoState, powerState, after } =
+    query
+  // LIKE would read % and _ of a name as wildcards.
+  if (name !== undefined) add(`instr(lower(vm.name), lower(@name)) > 0`, { name })
+  if (clusterId !== undefined) add(`vm.cluster_id = @clusterId`, { clusterId })
+  if (hostId !== undefined) add(`vm.host_id = @hostId`, { hostId })
+  if (datastore !== undefined) add(`vm.datastore = @datastore`, { datastore })
+  if (cryptoState !== undefined) add(`vm.crypto_state = @cryptoState`, { cryptoState })
+  if (powerState !== undefined) add(`vm.power_state = @powerState`, { powerState })
+  if (encrypted !== undefined) add(`(vm.key_id IS NOT NULL) = @encrypted`, { encrypted: Number(encrypted) })
+  if (policyId !== undefined)
+    add(
+      `vm.id IN (SELECT id FROM vm WHERE home_policy_id = @policyId
+         UNION SELECT vm_id FROM disk WHERE policy_id = @policyId)`,
+      { policyId },
+    )
+  if (key !== undefined) {
+    const ofKey = `provider_id = @keyProviderId${key.keyId === undefined ? '' : ` AND key_id = @keyId`}`
+    add(
+      `vm.id IN (SELECT id FROM vm WHERE ${ofKey} UNION SELECT vm_id FROM disk WHERE ${ofKey}
+         UNION SELECT vm_id FROM former_key WHERE ${ofKey})`,
+      { keyProviderId: key.providerId, ...(key.keyId === undefined ? {} : { keyId: key.keyId }) },
+    )
+  }
+  if (after !== undefined) add(`vm.name > @after`, { after })
+  const where = conditions.length > 0 ? `WHERE ${conditions.join(' AND ')}` : ''
+  const limit = query.limit === undefined ? '' : `LIMIT @limit`
+  const all: Parameters = { ...parameters, ...(query.limit === undefined ? {} : { limit: query.limit }) }
+  return database
+    .all<SummaryRow>(
+      `SELECT vm.id, vm.name, vm.cluster_id AS clusterId, vm.host_id AS hostId, vm.datastore,
+         vm.crypto_state AS cryptoState, vm.power_state AS powerState, vm.home_policy_id AS homePolicyId,
+         vm.provider_id AS providerId, vm.key_id AS keyId,
+         (SELECT count(*) FROM disk WHERE disk.vm_id = vm.id) AS disks,
+         (SELECT count(disk.key_id) FROM disk WHERE disk.vm_id = vm.id) AS encryptedDisks
+       FROM vm ${where} ORDER BY vm.name ${limit}`,
+      all,
+    )
+    .map(({ providerId, keyId, ...row }) => ({
+      ...row,
+      homeKey: providerId === null || keyId === null ? null : { providerId, keyId },
+    }))
+}
+
+type SummaryRow = Omit<VmSummaryRecord, 'homeKey'> & {
+  readonly providerId: string | null
+  readonly keyId: string | null
+}
