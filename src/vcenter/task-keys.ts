@@ -83,20 +83,17 @@ export class TaskKeys {
     if (keys.size + plan.fresh.length === 0) return keys
     await host.identify()
     await this.#services.hostEncryption.ensureSafe(host)
+    // What cannot be had is found before a key is made.
+    await this.#push(plan.existing.values(), vm.clusterId, host, context)
+    const fresh: CryptoKeyId[] = []
     for (const group of plan.fresh) {
       if (plan.providerId === undefined) throw new VmsealError('VMSEAL_NO_DEFAULT_KEY_PROVIDER')
       const key = await makeKey(this.#services, plan.providerId, { name: vm.name, identifier: vm.id })
       context.step({ actor: 'kms', action: 'key created', ...key })
       for (const part of group) keys.set(part, key)
+      fresh.push(key)
     }
-    const others = this.#services.connections
-      .ofCluster(vm.clusterId)
-      .filter(({ hostId }) => hostId !== host.hostId)
-    for (const key of withoutKeys([...keys.values()], [])) {
-      const pushes = await this.#services.distribution.push(key, [host, ...others], context.step)
-      this.#reached.set(key, new Set(pushes.map((push) => bootOf(push.host))))
-      requirePushed(pushes.filter((push) => push.host === host))
-    }
+    await this.#push(fresh, vm.clusterId, host, context)
     return keys
   }
 
@@ -111,6 +108,22 @@ export class TaskKeys {
         .filter((host) => !reached.has(bootOf(host)))
       if (late.length > 0)
         await this.#services.distribution.push(key, late, context.step).catch(tolerateKnown)
+    }
+  }
+
+  async #push(
+    keys: Iterable<CryptoKeyId>,
+    clusterId: string,
+    host: HostConnection,
+    { step }: TaskContext,
+  ): Promise<void> {
+    const others = this.#services.connections
+      .ofCluster(clusterId)
+      .filter(({ hostId }) => hostId !== host.hostId)
+    for (const key of withoutKeys([...keys], [])) {
+      const pushes = await this.#services.distribution.push(key, [host, ...others], step)
+      this.#reached.set(key, new Set(pushes.map((push) => bootOf(push.host))))
+      requirePushed(pushes.filter((push) => push.host === host))
     }
   }
 
