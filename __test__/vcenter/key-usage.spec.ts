@@ -141,9 +141,9 @@ test('M5: after any history, destroying all that is reported destroys no key tha
   const client = await connectAsVCenter(site)
   const named = (await site.hosts[0]?.findKeys('ds1'))?.found ?? []
   t.true(named.length > 0)
-  for (const { file, key } of named) {
+  for (const { files, key } of named) {
     const [state] = await client.getAttributes(key.keyId, ['State'])
-    t.is(state?.value as string, 'Active', file)
+    t.is(state?.value as string, 'Active', files.join())
   }
   client.close()
   for (const vm of await vcenter.virtualMachines.list()) t.is((await vm.info()).cryptoState, 'unlocked')

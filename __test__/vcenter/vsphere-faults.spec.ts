@@ -94,7 +94,7 @@ test('L3: enc.diskChain: a disk with a parent is no disk that can be taken in', 
   })
 })
 
-test('L3: NoDiskSpace: a conversion that has no room leaves all as it was, and its event', async (t) => {
+test('B10, L3: NoDiskSpace: a conversion that has no room leaves all as it was, and its event', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const vm = await make(site, encryption)
   const full = await Host.start({

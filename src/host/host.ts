@@ -207,8 +207,8 @@ export class Host implements HostApi {
     return this.#serve(() => describeDisk(this.#datastore(datastore), file))
   }
 
-  findKeys(datastore: string): Promise<KeysInFiles> {
-    return this.#serve(() => findKeys(this.#datastore(datastore)))
+  findKeys(datastore: string, after?: string): Promise<KeysInFiles> {
+    return this.#serve(() => findKeys(this.#datastore(datastore), after))
   }
 
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]> {

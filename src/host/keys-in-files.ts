@@ -10,32 +10,50 @@ import { isKeyId } from './home-description.js'
 import { errnoOf, ioError } from './io-error.js'
 import { VmxDocument, vmxByteLimit } from './vmx.js'
 
+/** The largest descriptor that the native side reads. */
 const descriptorByteLimit = 1024 * 1024
-const foundLimit = 200_000
 const descriptorMark = '# Disk DescriptorFile'
+const foldersInPage = 500
+const filesNamed = 20
+const unreadableNamed = 1000
 
-/** Reads every .vmx and disk descriptor of the datastore; no key is needed. What cannot be read is told: it may name any key. */
-export async function findKeys(datastore: Datastore): Promise<KeysInFiles> {
-  const found: { file: string; key: CryptoKeyId }[] = []
+/** Reads the .vmx and disk descriptors of a page of folders; no key is needed. What cannot be read is told: it may name any key. */
+export async function findKeys(datastore: Datastore, given?: unknown): Promise<KeysInFiles> {
+  // What is absent crosses a network as null.
+  const after = given ?? ''
+  if (typeof after !== 'string')
+    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'after must be the name of a folder')
+  const folders = (await entriesOf(datastore.directory))
+    .filter((entry) => entry.isDirectory() && entry.name > after)
+    .map(({ name }) => name)
+    .toSorted((one, other) => (one < other ? -1 : 1))
+  const page = folders.slice(0, foldersInPage)
+  const found = new Map<string, { key: CryptoKeyId; count: number; files: string[] }>()
   const unreadable: string[] = []
-  for (const folder of await entriesOf(datastore.directory)) {
-    if (!folder.isDirectory()) continue
-    for (const entry of await entriesOf(join(datastore.directory, folder.name))) {
-      if (!entry.isFile() || !isRead(entry.name)) continue
-      const file = `${folder.name}/${entry.name}`
+  for (const folder of page)
+    for (const entry of await entriesOf(join(datastore.directory, folder))) {
+      if (!isRead(entry.name)) continue
+      const file = `${folder}/${entry.name}`
       try {
-        const keys = await keysOfFile(join(datastore.directory, file), `[${datastore.name}] ${file}`)
-        for (const key of keys) found.push({ file, key })
+        for (const key of await keysOfFile(join(datastore.directory, file), `[${datastore.name}] ${file}`)) {
+          const id = JSON.stringify([key.providerId, key.keyId])
+          const known = found.get(id) ?? { key, count: 0, files: [] }
+          known.count += 1
+          if (known.files.length < filesNamed && known.files.at(-1) !== file) known.files.push(file)
+          found.set(id, known)
+        }
       } catch (error) {
         if (!(error instanceof VmsealError)) throw error
         // It was removed, or replaced, meanwhile.
-        if (error.code !== 'VMSEAL_NOT_FOUND') unreadable.push(file)
+        if (error.code !== 'VMSEAL_NOT_FOUND' && unreadable.length < unreadableNamed) unreadable.push(file)
       }
-      if (found.length > foundLimit)
-        throw new VmsealError('VMSEAL_INVALID_STATE', `datastore ${datastore.name} names too many keys`)
     }
+  const last = page.at(-1)
+  return {
+    found: [...found.values()],
+    unreadable,
+    ...(folders.length > page.length && last !== undefined ? { next: last } : {}),
   }
-  return { found, unreadable }
 }
 
 /** Descriptors and their second copies, not extents. */

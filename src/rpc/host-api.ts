@@ -120,12 +120,18 @@ export interface DiskDescription {
   readonly attachedTo?: string
 }
 
-/** The keys that files of a datastore name, registered or not, attached or not. */
+/** The keys that files of a datastore name, registered or not, attached or not. One page: a message has its limit. */
 export interface KeysInFiles {
-  /** Files as folder and name. */
-  readonly found: readonly { readonly file: string; readonly key: CryptoKeyId }[]
-  /** Files that could not be read, and so may name any key. */
+  /** For each key how many files name it, and the first of them as folder and name. */
+  readonly found: readonly {
+    readonly key: CryptoKeyId
+    readonly count: number
+    readonly files: readonly string[]
+  }[]
+  /** Files that could not be read, and so may name any key; the first of them. */
   readonly unreadable: readonly string[]
+  /** Folder to go on after; absent: this was the last page. */
+  readonly next?: string
 }
 
 /**
@@ -238,7 +244,8 @@ export interface HostApi {
    * (encrypted by another program).
    */
   describeDisk(datastore: string, file: string): Promise<DiskDescription>
-  findKeys(datastore: string): Promise<KeysInFiles>
+  /** The folders that follow `after`, by name; a key of several pages is in each of them. */
+  findKeys(datastore: string, after?: string): Promise<KeysInFiles>
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]>
   destroyVirtualMachine(vm: VmReference): Promise<void>
 

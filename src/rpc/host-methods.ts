@@ -95,11 +95,12 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
     }),
   },
   findKeys: {
-    values: 1,
+    values: 2,
     kind: 'read',
     result: object({
-      found: listOf(object({ file: text(), key: keyId }), 200_000),
-      unreadable: listOf(text(), 200_000),
+      found: listOf(object({ key: keyId, count, files: listOf(text(), 20) }), 100_000),
+      unreadable: listOf(text(), 1000),
+      next: optional(text()),
     }),
   },
   findVirtualMachines: { values: 1, kind: 'read', result: listOf(object(reference)) },

@@ -95,8 +95,14 @@ export class Alarms {
     await this.#table.setPosition(position)
   }
 
+  /** @internal What was considered need not be read at the next start. */
+  async settle(): Promise<void> {
+    await this.#turns.take('', async () => this.#table.setPosition((await this.#events.head()).sequence))
+  }
+
   async #change(event: VCenterEvent, changes: readonly AlarmChange[]): Promise<void> {
     const open = await this.#table.list()
+    let changed = false
     for (const change of changes) {
       const { kind, entity } = change
       const before = open.find((alarm) => isSame(alarm, change))
@@ -104,12 +110,14 @@ export class Alarms {
       if (before && before.sequence >= event.sequence) continue
       if (change.to === 'green') {
         if (!before) continue
+        changed = true
         await this.#table.clear(kind, entity)
         const { status: from, message } = before
         await this.#tell({ alarm: kind, entity, from, to: 'green', event: event.id, message })
         continue
       }
       const { to, message } = change
+      changed = true
       await this.#table.open({
         kind,
         entity,
@@ -131,7 +139,8 @@ export class Alarms {
           message,
         })
     }
-    await this.#table.setPosition(event.sequence)
+    // An event that changed nothing changes nothing when it is read again.
+    if (changed) await this.#table.setPosition(event.sequence)
   }
 
   #tell(details: {

@@ -251,6 +251,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       await this.#restoration.close()
       this.events.close()
       await this.keyProviders.close()
+      await this.alarms.settle()
     } finally {
       await this.#networkHosts.close()
       await this.#store.close()

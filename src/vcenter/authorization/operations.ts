@@ -251,6 +251,7 @@ export const alarmsRules: Rules<Alarms> = {
   clear: call(atRoot('Alarm.SetStatus')),
   consider: internal,
   catchUp: internal,
+  settle: internal,
 }
 
 export const usersRules: Rules<Users> = {

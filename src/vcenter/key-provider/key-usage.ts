@@ -16,7 +16,15 @@ export interface KeyUsage {
   readonly hostKeyOf: readonly string[]
   /** Names of the connected hosts that have it in their key cache. */
   readonly heldBy: readonly string[]
-  /** Files on datastores of connected hosts that name it, as `[ds1] db01/db01.vmdk`: of registered VMs, detached disks, copies. */
+  /**
+   * Files on datastores of connected hosts that name it, as `[ds1] db01/db01.vmdk`: of registered VMs, detached disks, copies. Of very
+   * many the first.
+   */
+  readonly files: readonly string[]
+}
+
+interface NamedKey {
+  readonly key: CryptoKeyId
   readonly files: readonly string[]
 }
 
@@ -42,18 +50,19 @@ export async function usageOf(services: KeyUsageServices, keys: readonly CryptoK
       heldBy: held
         .filter((one) => one.keys.some((other) => sameKey(other, key)))
         .map(({ host }) => host.name),
-      files: named.filter((one) => sameKey(one.key, key)).map(({ file }) => file),
+      files: filesOf(named, key),
     })),
   )
 }
 
 /** What the datastores of all connected hosts name; a datastore that several hosts of a cluster have is read once. */
 export async function keysInFiles({ store, connections }: KeyUsageServices): Promise<{
-  named: { file: string; key: CryptoKeyId }[]
+  /** A key may be there more than once, each time with the first files of a page that name it. */
+  named: NamedKey[]
   /** Files that may name any key, and datastores that could not be read. */
   unknown: string[]
 }> {
-  const named: { file: string; key: CryptoKeyId }[] = []
+  const named: NamedKey[] = []
   const unknown: string[] = []
   const read = new Set<string>()
   for (const { id, clusterId, datastores } of await store.hosts.list()) {
@@ -63,10 +72,15 @@ export async function keysInFiles({ store, connections }: KeyUsageServices): Pro
       const place = `${clusterId} ${datastore}`
       if (read.has(place)) continue
       try {
-        const { found, unreadable } = await host.call((api) => api.findKeys(datastore))
+        let after: string | undefined
+        do {
+          const { found, unreadable, next } = await host.call((api) => api.findKeys(datastore, after))
+          for (const { files, key } of found)
+            named.push({ key, files: files.map((file) => `[${datastore}] ${file}`) })
+          for (const file of unreadable) unknown.push(`[${datastore}] ${file}`)
+          after = next
+        } while (after !== undefined)
         read.add(place)
-        for (const { file, key } of found) named.push({ file: `[${datastore}] ${file}`, key })
-        for (const file of unreadable) unknown.push(`[${datastore}] ${file}`)
       } catch (error) {
         if (!isVmsealError(error)) throw error
         unknown.push(`[${datastore}]`)
@@ -74,4 +88,9 @@ export async function keysInFiles({ store, connections }: KeyUsageServices): Pro
     }
   }
   return { named, unknown }
+}
+
+/** Files that name a key, of all pages. */
+export function filesOf(named: readonly NamedKey[], key: CryptoKeyId): string[] {
+  return named.filter((one) => sameKey(one.key, key)).flatMap(({ files }) => files)
 }

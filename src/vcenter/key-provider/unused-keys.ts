@@ -4,8 +4,7 @@ import { attributeValue } from '../../kmip/attributes.js'
 import type { KmipClient } from '../../kmip/client.js'
 import { productAttributes, type KeyProvider } from '../key-provider.js'
 import { keyNamePrefix } from './key-creations.js'
-import { sameKey } from '../key-distribution.js'
-import { keysInFiles } from './key-usage.js'
+import { filesOf, keysInFiles } from './key-usage.js'
 import { heldByHosts } from './key-use.js'
 import type { ProviderKeysServices } from './provider-keys.js'
 
@@ -44,7 +43,7 @@ export class UnusedKeys {
     for (let start = 0; start < candidates.length; start += described)
       found.push(...(await describe(provider, candidates.slice(start, start + described))))
     return found.map((entry) => {
-      const files = named.filter(({ key }) => sameKey(key, entry.key)).map(({ file }) => file)
+      const files = filesOf(named, entry.key)
       return files.length > 0 ? { ...entry, files } : entry
     })
   }
