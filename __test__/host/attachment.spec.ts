@@ -1,6 +1,6 @@
 /** Disks of a datastore as a host sees and takes them: what is bound to another place is copied or refused, and nothing is half done. */
 import { randomUUID } from 'node:crypto'
-import { cp, mkdir, readFile, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
 import { isVmsealError } from '../../src/errors.js'
@@ -25,6 +25,24 @@ test('a disk that was copied into the folder of another VM is taken as a copy, u
   const after = await folderOf(lab)
   t.not(after['db01-flat.vmdk'], before['other-flat.vmdk'], 'another DEK')
   t.is(after['other-flat.vmdk'], before['other-flat.vmdk'], 'the source stays')
+})
+
+test('a disk whose extent has a name that no file of the VM has is taken as a copy', async (t) => {
+  const lab = await makeLab(t)
+  const vm = await makeVm(lab, { images: 1 })
+  const [disk] = vm.config.disks
+  await lab.host.reconfigureVirtualMachine(vm.reference, { removeDisks: [disk?.diskId ?? ''] })
+  const folder = join(lab.datastore, 'db01')
+  await rename(join(folder, 'db01-flat.vmdk'), join(folder, 'strange-flat.vmdk'))
+  const descriptor = join(folder, 'db01.vmdk')
+  await writeFile(
+    descriptor,
+    (await readFile(descriptor, 'utf8')).replace('db01-flat.vmdk', 'strange-flat.vmdk'),
+  )
+  const attachDisks = [{ diskId: randomUUID(), file: 'db01/db01.vmdk' }]
+  const { disks } = await lab.host.reconfigureVirtualMachine(vm.reference, { attachDisks })
+  t.is(disks[0]?.file, 'db01_1.vmdk')
+  t.deepEqual(await guestDigests(lab.host, vm), [...vm.digests])
 })
 
 test('an attachment that is refused or cancelled leaves every file as it was', async (t) => {
@@ -64,6 +82,13 @@ test('an attachment that is refused or cancelled leaves every file as it was', a
     t.is(isVmsealError(error) && error.code, code, JSON.stringify(spec))
   }
   const copy = { attachDisks: [{ diskId: id, file: foreign.file }] }
+  const vmsd = join(lab.datastore, 'other', 'other.vmsd')
+  const text = await readFile(vmsd, 'utf8')
+  await writeFile(vmsd, `${text}snapshot.numSnapshots = "1"\n`)
+  await t.throwsAsync(lab.host.reconfigureVirtualMachine(vm.reference, copy), {
+    code: 'VMSEAL_SNAPSHOTS_EXIST',
+  })
+  await writeFile(vmsd, text)
   const work = { signal: AbortSignal.abort() }
   await t.throwsAsync(lab.host.reconfigureVirtualMachine(vm.reference, copy, work), {
     code: 'VMSEAL_CANCELLED',

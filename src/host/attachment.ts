@@ -55,6 +55,7 @@ export async function planAttachment(
   const found = await find(datastore, disk.file)
   const { description, folder, state } = found
   refuseAttached(description, folder, files)
+  await refuseSnapshots(folder)
   requireKey(context, files, state)
   if (staysInPlace(found, target)) {
     requireIdentity(found, disk, files)
@@ -169,14 +170,28 @@ function refuseAttached(
   throw new VmsealError('VMSEAL_DISK_SHARED', `the disk belongs to ${attachedTo}`, { details })
 }
 
+/** A disk that no .vmx names may be one that a snapshot goes back to. */
+async function refuseSnapshots(folder: VirtualMachineFiles): Promise<void> {
+  if ((await folder.snapshotCount()) === 0) return
+  const subject = folder.label(folder.vmsd)
+  throw new VmsealError(
+    'VMSEAL_SNAPSHOTS_EXIST',
+    `${subject} tells of snapshots, which may need the disk. Remove them first`,
+    { details: { subject } },
+  )
+}
+
 function requireKey(context: HostContext, files: VirtualMachineFiles, { keys }: DiskState): void {
   if (keys.length > 0 && keys.every((key) => context.keys.get(key) === undefined))
     throw keysRequired(files, keys)
 }
 
+/** Only what the .vmx of the VM may name: its files have the VM's names, and its wrap, if it has one, is bound to the VM. */
 function staysInPlace({ folder, state, description }: FoundDisk, { files, vmId }: AttachmentTarget): boolean {
-  const own = folder.directory === files.directory && files.isDescriptor(state.file)
-  return own && (state.keys.length === 0 || description.vmId === vmId)
+  if (folder.directory !== files.directory || !files.isDescriptor(state.file)) return false
+  const [, ...extents] = state.files
+  if (!extents.every((extent) => files.isExtentOf(state.file, extent))) return false
+  return state.keys.length === 0 || description.vmId === vmId
 }
 
 /** An encrypted disk is bound to its id, and older than what vCenter has seen of it must it not be. */
