@@ -4,11 +4,15 @@
  */
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { cpus, loadavg, tmpdir } from 'node:os'
+import { loadavg, tmpdir } from 'node:os'
 import path from 'node:path'
 import { parseArgs } from 'node:util'
+import { format, resolveConfig } from 'prettier'
 import { VCenter } from '../src/index.js'
 import { openSqliteStore } from '../src/store/sqlite-store.js'
+import { describeMachine } from './machine.js'
+import type { Machine } from './report.js'
+import { markdownTable } from './table.js'
 
 interface Figure {
   readonly operation: string
@@ -21,7 +25,9 @@ interface Figure {
 export interface InventoryReport {
   readonly version: 1
   readonly date: string
-  readonly machine: string
+  readonly machine: Machine
+  readonly node: string
+  /** Load average while it was measured. */
   readonly load: number
   readonly virtualMachines: number
   readonly disks: number
@@ -38,7 +44,10 @@ const { values } = parseArgs({
 })
 const report = await measure(Number(values.vms))
 if (values.json) await writeFile(values.json, `${JSON.stringify(report, undefined, 1)}\n`)
-if (values.page) await writeFile(values.page, pageOf(report))
+if (values.page) {
+  const settings = await resolveConfig(values.page)
+  await writeFile(values.page, await format(pageOf(report), { ...settings, parser: 'markdown' }))
+}
 process.stdout.write(pageOf(report))
 const missed = report.residentMiB >= wantedMiB || report.figures.some(({ slowest }) => slowest >= wantedMs)
 process.exit(missed ? 1 : 0)
@@ -67,7 +76,8 @@ async function measure(vms: number): Promise<InventoryReport> {
     return {
       version: 1,
       date: new Date().toISOString().slice(0, 10),
-      machine: `${cpus()[0]?.model.trim()}, ${cpus().length} processors, Node ${process.version}`,
+      machine: describeMachine(),
+      node: process.version,
       load: loadavg()[0] ?? 0,
       virtualMachines: vms,
       disks: vms * 2,
@@ -125,20 +135,23 @@ async function time(operation: string, act: () => Promise<readonly unknown[]>): 
 
 function pageOf(one: InventoryReport): string {
   const count = (value: number) => value.toLocaleString('en')
-  const rows = one.figures.map(
-    ({ operation, found, median, slowest }) =>
-      `| ${operation} | ${count(found)} | ${median.toFixed(1)} | ${slowest.toFixed(1)} | ${slowest < wantedMs ? 'yes' : 'no'} |`,
-  )
+  const rows = one.figures.map(({ operation, found, median, slowest }) => [
+    operation,
+    count(found),
+    median.toFixed(1),
+    slowest.toFixed(1),
+    slowest < wantedMs ? 'yes' : 'no',
+  ])
+  const { cpu, cpus, kernel } = one.machine
   return `# A large inventory
 
-Made by \`bench/inventory.bench.ts\` on ${one.date}. Machine: ${one.machine}; load average ${one.load.toFixed(1)}.
+Made by \`bench/inventory.bench.ts\` on ${one.date}. Machine: ${cpu}, ${cpus} processors, ${kernel}, Node ${one.node}; load
+average ${one.load.toFixed(1)}.
 
 vCenter with ${count(one.virtualMachines)} VMs and ${count(one.disks)} disks, three of four encrypted; ${runs} runs of each operation in one process, the first
 of them cold. Wanted: each under ${wantedMs} ms, the process under ${wantedMiB} MiB.
 
-| operation | found | median, ms | slowest, ms | met |
-| --- | ---: | ---: | ---: | --- |
-${rows.join('\n')}
+${markdownTable(['operation', 'found', 'median, ms', 'slowest, ms', 'met'], rows)}
 
 The process then has ${one.residentMiB.toFixed(0)} MiB of resident memory (wanted: under ${wantedMiB} MiB: ${one.residentMiB < wantedMiB ? 'met' : 'not met'}). A list holds names and ids,
 a search one line for each VM that it finds; both come from indexes of the store, and no host is asked.

@@ -97,10 +97,16 @@ test('B11: an encrypted disk of another VM is attached under its key, and bound 
   const { vm: owner, sha256 } = await make(site, 'old')
   const key = await keyOf(owner, 0)
   await owner.detachDisk('scsi0:0')
+  if (key) await site.hosts[1]?.removeKey(key)
   const { vm } = await make(site, 'db01')
   const info = await vm.attachDisk({ file: 'old/old.vmdk', policy: encryption }).done
   t.is(site.seen('Create'), 0)
   t.deepEqual(info.disks[1]?.key, key, 'another key than that of the VM')
+  for (const host of site.hosts)
+    t.true(
+      (await host.listKeys()).some(({ keyId }) => keyId === key?.keyId),
+      `${host.name} can run it`,
+    )
   t.notDeepEqual(info.homeKey, key)
   t.is(info.disks[1]?.policy, encryption)
   const prints = await fingerprints(site.datastore)

@@ -121,7 +121,7 @@ function checkDisk(disk: CryptoStates['disks'][number], change: CryptoSpec['type
 }
 
 /** The other writers have no key. */
-export function sharedDisk(label: string): VmsealError {
+function sharedDisk(label: string): VmsealError {
   return new VmsealError('VMSEAL_DISK_SHARED', `the disk ${label} is open for several writers`, {
     details: { subject: label },
   })

@@ -17,9 +17,6 @@ export function alarmChanges(event: VCenterEvent): readonly AlarmChange[] {
   return rule ? rule(event.details) : []
 }
 
-/** Alarms that no event clears: whoever has seen to them clears them. */
-export const clearedByHand: ReadonlySet<AlarmKind> = new Set(['host.hostKeyReplaced'])
-
 const vm = (name: string): AlarmEntity => ({ type: 'vm', name })
 const hostOf = (name: string): AlarmEntity => ({ type: 'host', name })
 const provider = (name: string): AlarmEntity => ({ type: 'keyProvider', name })

@@ -6,7 +6,7 @@ import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import { planDiskAttachment, type AttachDiskSpec } from './disk-attachment.js'
 import type { HostConnection } from './host-connections.js'
-import { withoutKeys } from './key-distribution.js'
+import { tolerateKnown, withoutKeys } from './key-distribution.js'
 import { changesNothing, planCryptoChange, refuseMismatch, type CryptoPlan } from './policy-plan.js'
 import type { Services } from './services.js'
 import type { StoragePolicy } from './storage-policies.js'
@@ -132,6 +132,7 @@ export class VmReconfiguration {
       keys: key ? [key] : [],
       ...(generation !== undefined && { knownGenerations: { [disk.diskId]: generation } }),
     })
+    if (key) await this.#reachOthers(key, record, host, context)
     return this.#finish(record, changed, host, { disks: new Map([[disk.diskId, policy.id]]) }, context)
   }
 
@@ -211,6 +212,18 @@ export class VmReconfiguration {
   ): Promise<void> {
     const decrypted = disksThat('decrypt', plan).map((id) => findDisk(config.disks, id).key)
     await this.#ensureKeys([config.homeKey, ...decrypted], config, host, context)
+  }
+
+  /** Every host of the cluster can run the VM; one that cannot be reached now gets the key when it is back. */
+  async #reachOthers(
+    key: CryptoKeyId,
+    { clusterId }: VmRecord,
+    host: HostConnection,
+    { step }: TaskContext,
+  ): Promise<void> {
+    const { connections, distribution } = this.#services
+    const others = connections.ofCluster(clusterId).filter(({ hostId }) => hostId !== host.hostId)
+    if (others.length > 0) await distribution.push(key, others, step).catch(tolerateKnown)
   }
 
   async #ensureKeys(
