@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { cp, mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'ava'
-import { isVmsealError } from '../../src/errors.js'
+import { isVmsealError, type ErrorCode } from '../../src/errors.js'
 import type { ReconfigureSpec } from '../../src/rpc/host-api.js'
 import { decrypt, folderOf, guestDigests, idOf, install, makeKek, makeLab, makeVm } from './fixture.js'
 
@@ -64,7 +64,7 @@ test('an attachment that is refused or cancelled leaves every file as it was', a
   await lab.host.removeKey(idOf(absent))
   const attached = `other/${other.config.disks[1]?.file}`
   const id = randomUUID()
-  const refusals: [ReconfigureSpec, string, typeof vm?][] = [
+  const refusals: [ReconfigureSpec, ErrorCode, typeof vm?][] = [
     [{ attachDisks: [{ diskId: id, file: own.file }] }, 'VMSEAL_ENVELOPE_MISMATCH'],
     [{ attachDisks: [{ diskId: id, file: attached }] }, 'VMSEAL_DISK_SHARED'],
     [{ attachDisks: [{ diskId: id, file: lost.file }] }, 'VMSEAL_ENCRYPTION_KEY_REQUIRED'],
@@ -79,7 +79,7 @@ test('an attachment that is refused or cancelled leaves every file as it was', a
   const before = [await folderOf(lab), await folderOf(lab, 'other'), await folderOf(lab, 'plain')]
   for (const [spec, code, on = vm] of refusals) {
     const error = await t.throwsAsync(lab.host.reconfigureVirtualMachine(on.reference, spec))
-    t.is(isVmsealError(error) ? `${error.code}` : '', code, JSON.stringify(spec))
+    t.is(isVmsealError(error) && error.code, code, JSON.stringify(spec))
   }
   const copy = { attachDisks: [{ diskId: id, file: foreign.file }] }
   const vmsd = join(lab.datastore, 'other', 'other.vmsd')
