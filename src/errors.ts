@@ -262,6 +262,11 @@ export const errorCodes = {
     fault: 'caller',
     action: 'Start it (vmseal kms start --directory ...), or name the directory of one that runs.',
   },
+  VMSEAL_VCENTER_NOT_RUNNING: {
+    summary: 'No vCenter runs in this directory.',
+    fault: 'caller',
+    action: 'Start it (vmseal vcenter start DIR), or name the directory of one that runs.',
+  },
   VMSEAL_KMIP_CONNECTION: {
     summary: 'The KMS cannot be reached or the connection was lost.',
     fault: 'peer',

@@ -63,6 +63,7 @@ export type { FetchedCertificate, ServerTrust } from './vcenter/key-provider/ser
 export type { KeyProviderStatus, KmsServerStatus, StatusColour } from './vcenter/key-provider/status.js'
 export type { StoragePolicies, StoragePolicy } from './vcenter/storage-policies.js'
 export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js'
+export type { TaskUpdate } from './vcenter/task-updates.js'
 export type { Tasks } from './vcenter/tasks.js'
 export type { KeyName } from './vcenter/task-keys.js'
 export type { AddDiskSpec, HostOption, VirtualMachine } from './vcenter/virtual-machine.js'
@@ -73,6 +74,7 @@ export type {
   VirtualMachines,
 } from './vcenter/virtual-machines.js'
 export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
+export type { VirtualMachineFilter, VirtualMachineSummary } from './vcenter/vm-summary.js'
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'

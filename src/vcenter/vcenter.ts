@@ -9,6 +9,7 @@ import type { Store } from '../store/store.js'
 import { Access } from './authorization/access.js'
 import { Authorization } from './authorization/authorization.js'
 import { Guard } from './authorization/guard.js'
+import { rootEntity } from './authorization/inventory-objects.js'
 import { vcenterRules } from './authorization/operations.js'
 import { Clusters } from './clusters.js'
 import { EventLog, type VCenterEvent } from './events.js'
@@ -133,7 +134,12 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       onReturn: () => restoration.hurry(),
     })
     this.storagePolicies = new StoragePolicies(store.storagePolicies, this.#access)
-    this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
+    this.tasks = new Tasks(
+      store.tasks,
+      clock,
+      (task) => tellListeners(() => this.emit('task', task)),
+      () => this.#access.require('Global.CancelTask', rootEntity, 'Tasks.cancel'),
+    )
     const sealing = new KeySealing(this.keyProviders, clock)
     const hostEncryption = new HostEncryption({
       store,

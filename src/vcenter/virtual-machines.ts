@@ -8,6 +8,7 @@ import type { TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import { VirtualMachine } from './virtual-machine.js'
 import { VmCreation, type DiskPlan } from './vm-creation.js'
+import { searchVirtualMachines, type VirtualMachineFilter, type VirtualMachineSummary } from './vm-summary.js'
 
 interface PlacementSpec {
   readonly name: string
@@ -86,6 +87,11 @@ export class VirtualMachines {
   async list(): Promise<VirtualMachine[]> {
     const records = await this.#services.store.virtualMachines.list()
     return records.map((record) => new VirtualMachine(record, this.#services))
+  }
+
+  /** By name, from vCenter's memory alone: no host is asked, so it is fast for any number of VMs. */
+  async search(filter: VirtualMachineFilter = {}): Promise<VirtualMachineSummary[]> {
+    return searchVirtualMachines(this.#services.store, filter)
   }
 
   async get(name: string): Promise<VirtualMachine> {

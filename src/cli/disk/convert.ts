@@ -5,10 +5,12 @@ import { basename, resolve } from 'node:path'
 import { InvalidArgumentError, type Command } from 'commander'
 import { VmsealError, type CryptoKeyId } from '../../errors.js'
 import { native, type KeyHandle, type SealSpec } from '../../native/load.js'
+import { sectorSize } from '../arguments.js'
 import { output } from '../output.js'
+import { sizeText } from '../progress.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
-import { follow, sizeText, type TaskOutcome } from './progress.js'
+import { follow, type TaskOutcome } from './progress.js'
 import { readDisk, readEncrypted, type DiskState } from './state.js'
 
 interface WhereOptions extends KeyOptions {
@@ -261,12 +263,6 @@ function done(verb: string, path: string, outcome: string, facts: object): void 
         : []),
     ].join('\n'),
   )
-}
-
-function sectorSize(text: string): 512 | 4096 {
-  if (text === '512') return 512
-  if (text === '4096') return 4096
-  throw new InvalidArgumentError('A sector has 512 or 4096 bytes.')
 }
 
 function holesRule(text: string): 'dense' | 'zero' {

@@ -3,10 +3,11 @@ import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { native, type KeyHandle } from '../../native/load.js'
 import { output } from '../output.js'
+import { sizeText } from '../progress.js'
 import { anyOf, bindingOf } from './convert.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
-import { follow, sizeText, type TaskOutcome } from './progress.js'
+import { follow, type TaskOutcome } from './progress.js'
 import { readDisk, type ConversionState, type DiskState } from './state.js'
 
 interface OpenOptions extends KeyOptions {

@@ -1,7 +1,7 @@
 /** `vmseal disk info`: what a disk is, without a key. */
 import type { Command } from 'commander'
 import { output, table } from '../output.js'
-import { sizeText } from './progress.js'
+import { sizeText } from '../progress.js'
 import { readDisk, type ConversionState, type DataKeyState, type DiskState } from './state.js'
 
 export function addInfo(disk: Command): void {

@@ -16,6 +16,7 @@ import type { Tasks } from '../tasks.js'
 import type { VCenter } from '../vcenter.js'
 import type { VirtualMachine } from '../virtual-machine.js'
 import type { VirtualMachines } from '../virtual-machines.js'
+import type { VirtualMachineSummary } from '../vm-summary.js'
 import type { Permissions, Roles, Users } from './authorization.js'
 import { clusterEntity, resolveObject, rootEntity } from './inventory-objects.js'
 import type { InventoryObject } from './inventory-objects.js'
@@ -117,6 +118,10 @@ export const virtualMachinesRules: Rules<VirtualMachines> = {
     entry: ({ id, clusterId }: VirtualMachine) => ({ entity: { type: 'vm', id }, clusterId }),
   },
   get: call(onNamed('virtualMachine', 'System.Read')),
+  search: {
+    ...call(),
+    entry: ({ id, clusterId }: VirtualMachineSummary) => ({ entity: { type: 'vm', id }, clusterId }),
+  },
 }
 
 export const clustersRules: Rules<Clusters> = {
@@ -207,6 +212,9 @@ export const providerKeysRules: Rules<ProviderKeys> = {
 
 export const tasksRules: Rules<Tasks> = {
   list: call(atRoot('System.Read')),
+  subscribe: stream(atRoot('System.Read')),
+  // One's own task needs nothing.
+  cancel: call([], ['Global.CancelTask']),
   start: internal,
   stop: internal,
   failInterrupted: internal,
