@@ -47,6 +47,7 @@ export function buildProgram(json: boolean): Command {
     .version(version)
     .option('--json', 'print JSON for machines: one document for each answer, one line for each event')
     .showSuggestionAfterError()
+    .showHelpAfterError('(--help says more)')
     .configureHelp({ showGlobalOptions: true })
     .exitOverride()
     .configureOutput(json ? { writeErr: () => {} } : {})

@@ -9,6 +9,16 @@ export function eventLine({ sequence, time, actor, id, details }: VCenterEvent):
 
 export function detailText(details: object): string {
   return Object.entries(details)
-    .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
+    .map(([name, value]) => `${name}=${valueText(value)}`)
     .join(' ')
+}
+
+/** Keys as `provider/id`, as everywhere. */
+function valueText(value: unknown): string {
+  if (typeof value === 'string') return value
+  if (Array.isArray(value)) return value.map(valueText).join(',')
+  const { keyId, providerId, ...rest } = (value ?? {}) as Record<string, unknown>
+  if (typeof keyId === 'string' && typeof providerId === 'string' && Object.keys(rest).length === 0)
+    return `${providerId}/${keyId}`
+  return JSON.stringify(value)
 }

@@ -58,8 +58,9 @@ interface Trust {
 export const providerTrust = verb<TrustValues, Trust>({
   name: 'provider trust',
   summary: 'Show the certificate of a server, and trust it when its fingerprint is the one that you give.',
-  help: `The fingerprint is the SHA-256 of the public key of the server; read it at the KMS (vmseal kms status), not here. From then
-on only what was trusted so is accepted. Status 1: it is shown, and not trusted.
+  help: `The fingerprint is the SHA-256 of the public key of the server. Take it from its certificate at the KMS, not from here:
+  openssl x509 -in server.pem -noout -pubkey | openssl pkey -pubin -outform der | sha256sum
+From then on only what was trusted so is accepted. Status 1: it is shown, and not trusted.
 
 Examples:
   vmseal provider trust kms-1 kms.example.com:5696                       look

@@ -67,11 +67,12 @@ function runVerb(verb: Verb, command: Command, words: readonly unknown[]): Promi
 export async function performVerb(verb: Verb, values: object, options: CommonOptions): Promise<void> {
   const { vcenter, as: user, wait = 0, progress, detach } = options
   const cancel = new AbortController()
+  const display = new ProgressDisplay({ lines: progress === true, events: progress === true })
   const forget = cancelOnSignal(() => {
+    display.end()
     if (verb.kind === 'task') output.remark('cancelling; once more ends this command at once')
     cancel.abort()
   })
-  const display = new ProgressDisplay({ lines: progress === true, events: progress === true })
   try {
     const order: VerbOrder = { verb: verb.name, version, values, ...given({ user, detach }) }
     const result = await reach(vcenter, order, {

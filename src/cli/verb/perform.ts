@@ -48,7 +48,11 @@ export class VerbPerformer {
   async perform(order: VerbOrder, caller: Caller): Promise<unknown> {
     this.#requireVersion(order.version)
     const verb = verbNamed(order.verb)
-    if (!verb) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `there is no verb ${order.verb}`)
+    if (!verb || typeof order.values !== 'object' || order.values === null)
+      throw new VmsealError(
+        'VMSEAL_INVALID_ARGUMENT',
+        `there is no verb ${String(order.verb)} with such values`,
+      )
     const call: VerbCall = {
       vcenter: order.user === undefined ? this.#vcenter : this.#vcenter.as(order.user),
       user: order.user ?? 'administrator',
