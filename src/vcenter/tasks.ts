@@ -84,7 +84,8 @@ export class Tasks {
    */
   async cancel(id: string): Promise<void> {
     const [task, user] = [...this.#active].find(([{ id: other }]) => other === id) ?? []
-    if (!task) throw notFound('task under way', id)
+    // One that has ended leaves the set a moment later.
+    if (!task || (task.state !== 'queued' && task.state !== 'running')) throw notFound('task under way', id)
     if (user !== actingUser()) await this.#requireCancelOthers()
     task.cancel()
   }

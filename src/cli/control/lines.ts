@@ -27,14 +27,13 @@ export async function* linesOf(socket: Socket, longest: number): AsyncGenerator<
   }
 }
 
-/** A socket's path holds 107 bytes, a directory's may be longer. */
-export async function shortPath<T>(directory: string, use: (path: string) => Promise<T>): Promise<T> {
+/**
+ * The path of the socket in a directory. A socket's path holds 107 bytes, a directory's may be longer, so it goes by a handle
+ * of the directory: whoever has the path keeps the handle open.
+ */
+export function shortPath(directory: string): { readonly path: string; readonly close: () => void } {
   const handle = openSync(directory, 'r')
-  try {
-    return await use(`/proc/self/fd/${handle}/${socketFile}`)
-  } finally {
-    closeSync(handle)
-  }
+  return { path: `/proc/self/fd/${handle}/${socketFile}`, close: () => closeSync(handle) }
 }
 
 export function settled(emitter: Server | Socket, event: string): Promise<void> {

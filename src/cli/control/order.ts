@@ -52,12 +52,15 @@ async function connect(served: Served, directory: string): Promise<Socket> {
     const self = process.geteuid?.() ?? uid
     // Whoever made the socket hears every order.
     if (uid !== self && self !== 0) throw notOurs(directory)
-    return await shortPath(directory, async (path) => {
+    const { path, close } = shortPath(directory)
+    try {
       const socket = createConnection(path)
       await settled(socket, 'connect')
       socket.on('error', () => socket.destroy())
       return socket
-    })
+    } finally {
+      close()
+    }
   } catch (cause) {
     const { code } = cause as NodeJS.ErrnoException
     if (code === 'VMSEAL_PERMISSION_DENIED') throw cause

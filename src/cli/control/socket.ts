@@ -48,7 +48,7 @@ export class ControlSocket {
     const file = join(home, socketFile)
     rmSync(file, { force: true })
     const socket = new ControlSocket(file, act)
-    await shortPath(home, (path) => socket.#listen(path))
+    await socket.#listen(home)
     return socket
   }
 
@@ -70,7 +70,10 @@ export class ControlSocket {
     rmSync(this.#file, { force: true })
   }
 
-  async #listen(path: string): Promise<void> {
+  async #listen(home: string): Promise<void> {
+    const { path, close } = shortPath(home)
+    // The server unlinks its path when it closes: until then the handle must be of no other directory.
+    this.#server.once('close', close)
     // The file is made in this call, before anything else runs.
     const mask = process.umask(0o177)
     try {
@@ -78,7 +81,10 @@ export class ControlSocket {
     } finally {
       process.umask(mask)
     }
-    await settled(this.#server, 'listening')
+    await settled(this.#server, 'listening').catch((error: unknown) => {
+      close()
+      throw error
+    })
   }
 
   async #serve(socket: Socket): Promise<void> {
