@@ -7,9 +7,8 @@ import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
-import { HostAgent } from '../../src/index.js'
-import { startKms, temporaryDirectory } from '../kms/running-kms.js'
-import { answer, refused, vmseal } from './command.js'
+import { temporaryDirectory } from '../kms/running-kms.js'
+import { answer, refused, startServing, vmseal } from './command.js'
 
 const program = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 
@@ -52,15 +51,13 @@ test('a vCenter runs, takes orders from other processes, and what they ask for i
   const directory = path.join(parent, 'vcenter')
   const datastore = path.join(parent, 'ds1')
   mkdirSync(datastore)
-  const kms = await startKms(t)
-  const { privateKeyFile } = await kms.enrol('vcenter')
-  const agent = await HostAgent.start({
-    name: 'esx-1',
-    datastores: { ds1: datastore },
-    directory: path.join(parent, 'esx-1'),
-    listen: { host: '127.0.0.1', port: 0 },
-  })
-  t.teardown(() => agent.stop())
+  const kms = await startServing(t, path.join(parent, 'kms'))
+  const issued = path.join(parent, 'issued')
+  answer(t, ['kms', 'enrol', 'vcenter', '--directory', path.join(parent, 'kms'), '--output', issued])
+  const host = run(t, 'host', 'start', '--name', 'esx-1', '--datastore', `ds1=${datastore}`,
+    '--directory', path.join(parent, 'esx-1'), '--listen', '127.0.0.1:0') // prettier-ignore
+  const waiting = await host.line(({ event }) => event === 'waiting')
+  const { token, address } = waiting as unknown as { token: string; address: { port: number } }
   const to = ['--vcenter', directory]
 
   t.is(refused(t, ['vcenter', 'status', directory], 2), 'VMSEAL_VCENTER_NOT_RUNNING')
@@ -71,21 +68,21 @@ test('a vCenter runs, takes orders from other processes, and what they ask for i
 
   const events = run(t, 'event', 'follow', '--after', '0', ...to)
   const server = `${kms.endpoint.host}:${kms.endpoint.port}`
-  answer(t, [
-    'provider',
-    'add',
-    'kms-1',
-    '--server',
-    server,
-    '--credentials',
-    path.dirname(privateKeyFile),
-    ...to,
-  ])
+  answer(t, ['provider', 'add', 'kms-1', '--server', server, '--credentials', issued, ...to])
   answer(t, ['cluster', 'create', 'prod', ...to])
-  const address = `127.0.0.1:${agent.address.port}`
-  const add = ['--json', 'host', 'add', address, '--cluster', 'prod', '--token-file', '-', ...to]
-  t.is(vmseal(add, `${agent.joinToken?.token}\n`).status, 0)
-  t.is(vmseal(add, `${agent.joinToken?.token}\n`).status, 2, 'a token is good once')
+  const add = [
+    '--json',
+    'host',
+    'add',
+    `127.0.0.1:${address.port}`,
+    '--cluster',
+    'prod',
+    '--token-file',
+    '-',
+    ...to,
+  ]
+  t.is(vmseal(add, `${token}\n`).status, 0)
+  t.is(vmseal(add, `${token}\n`).status, 2, 'a token is good once')
 
   const image = path.join(parent, 'db01.raw')
   writeFileSync(image, Buffer.alloc(64 * 1024 * 1024, 'some plain text of a disk '))
