@@ -11,10 +11,10 @@ export async function call(...argv: readonly string[]): Promise<Called> {
   const texts = { stdout: '', stderr: '' }
   const writes = { stdout: process.stdout.write, stderr: process.stderr.write }
   for (const name of ['stdout', 'stderr'] as const)
-    process[name].write = ((text: string) => {
+    process[name].write = (text: string) => {
       texts[name] += text
       return true
-    }) as typeof process.stdout.write
+    }
   try {
     return { status: await run(argv), ...texts }
   } finally {

@@ -87,6 +87,9 @@ export function mark(ok: boolean): string {
   return ok ? paint('green', 'ok    ') : paint('red', 'FAILED')
 }
 
+/** What `paint` writes. */
+const painted = new RegExp(`(${String.fromCodePoint(0x1b)}\\[\\d{1,2}m)`)
+
 function paint(style: 'bold' | 'green' | 'red', text: string): string {
   return process.stdout.isTTY ? styleText(style, text) : text
 }
@@ -95,7 +98,7 @@ function paint(style: 'bold' | 'green' | 'red', text: string): string {
 function forTerminal(text: string): string {
   if (!process.stdout.isTTY) return printableText(text)
   return text
-    .split(/(\u001b\[\d{1,2}m)/)
+    .split(painted)
     .map((piece, index) => (index % 2 === 0 ? printableText(piece) : piece))
     .join('')
 }

@@ -49,10 +49,7 @@ export class VerbPerformer {
     this.#requireVersion(order.version)
     const verb = verbNamed(order.verb)
     if (!verb || typeof order.values !== 'object' || order.values === null)
-      throw new VmsealError(
-        'VMSEAL_INVALID_ARGUMENT',
-        `there is no verb ${String(order.verb)} with such values`,
-      )
+      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `there is no verb ${order.verb} with such values`)
     const call: VerbCall = {
       vcenter: order.user === undefined ? this.#vcenter : this.#vcenter.as(order.user),
       user: order.user ?? 'administrator',
