@@ -98,8 +98,8 @@ export declare class NativeTask {
   /** Bytes in all; 0 until it is known. */
   get totalBytes(): number
   /**
-   * Asks the operation to stop and to fail with VMSEAL_CANCELLED. A copy is removed; work in place stays where it is and can be
-   * resumed.
+   * Asks the operation to stop and to fail with VMSEAL_CANCELLED. A conversion, in place or to a copy, stays where it is and
+   * can be resumed; any other new disk is removed.
    */
   cancel(): void
   /** Resolves with a JSON text that describes the outcome. May be called once. */
@@ -139,6 +139,12 @@ export interface CertificateDescription {
 /** The conversion of a disk as JSON, read without a key and so a hint only; null when there is none. */
 export declare function conversionInfo(descriptor: string): string | null
 
+/**
+ * An interrupted copy as JSON, read without a key and so a hint only: source, doneBytes, totalBytes, diskId, keys of the
+ * target. Null when there is none.
+ */
+export declare function copyInfo(target: string): string | null
+
 /** Makes a CA: a P-256 key in a new 0600 file, and a certificate for ten years (PEM). */
 export declare function createAuthority(commonName: string, keyFile: string): string
 
@@ -175,6 +181,9 @@ export declare function describeRawImage(path: string, diskId: string): string
 /** The direct calls, each knowing its objects by their tokens. */
 export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengths: Float64Array, count: number): number; disposeKey(key: number): void; disposeKeys(keys: Float64Array, count: number): void }
 
+/** Removes the source of a finished copy after `verifyCopy`. */
+export declare function discardSource(source: string, copy: string, keks: KeyHandle[], binding: DiskBinding, how: 'unlink' | 'overwrite'): NativeTask
+
 /** Where the caller says a disk belongs; a wrap made for another place is refused. */
 export interface DiskBinding {
   /** UUID text. */
@@ -183,7 +192,10 @@ export interface DiskBinding {
   diskId: string
 }
 
-/** Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read. */
+/**
+ * Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read. A failure or cancel
+ * after the start leaves the unfinished files for `resumeCopy`.
+ */
 export declare function encryptDisk(source: string, target: string, kek: KeyHandle, spec: SealSpec): NativeTask
 
 /** Encrypts a plain flat disk in place under a fresh DEK. A failure or cancel after the start leaves it in conversion. */
@@ -331,6 +343,9 @@ export declare function openRecord(root: KeyHandle, record: Uint8Array, aad: Uin
 /** Opens a text sealed with `sealText`. */
 export declare function openText(dek: KeyHandle, jwe: string): OpenedText
 
+/** Overwrites a file with zeros and syncs it; the name stays. Refused when it has a second name. */
+export declare function overwriteFile(path: string): Promise<void>
+
 /** A descriptor as JSON, without keys: createType, capacityBytes, extents, uuid, sealed (with each wrap's ids), foreign. */
 export declare function readDescriptor(path: string): string
 
@@ -346,6 +361,9 @@ export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associate
 /** Removes every file of a disk. */
 export declare function removeDisk(descriptor: string): void
 
+/** Removes what an interrupted copy or creation left of a disk. False: there was nothing. */
+export declare function removeUnfinishedDisk(descriptor: string): boolean
+
 /**
  * Puts the zone in flight of a disk into one whole form, without a key; JSON with mode, rewrittenBytes, doneBytes,
  * totalBytes.
@@ -354,6 +372,12 @@ export declare function repairConversion(descriptor: string): Promise<string>
 
 /** Goes on with the conversion of a disk and ends it. Takes every KEK that `conversionInfo` names, in any order. */
 export declare function resumeConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
+
+/**
+ * Goes on with an interrupted copy and ends it. Takes the KEKs of the sealed sides, in any order; the binding is of the
+ * sealed target, or of the source where that alone is sealed.
+ */
+export declare function resumeCopy(target: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
 /**
  * Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
@@ -408,6 +432,9 @@ export declare function unwrapKeyPadded(kek: KeyHandle, wrapped: Uint8Array): Ke
 
 /** As `conversionInfo`, once the record has been authenticated under the disk's key. */
 export declare function verifyConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): Promise<string>
+
+/** Reads source and copy from end to end and refuses (VMSEAL_DISK_STATE) unless they hold the same plaintext. */
+export declare function verifyCopy(source: string, copy: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
 /**
  * Makes a LUKS header of an encrypted disk, and the one-time secret that opens it, in a folder that must be a tmpfs; JSON with

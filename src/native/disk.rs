@@ -118,57 +118,6 @@ pub fn import_disk(env: &Env, source: String, target: String, disk_id: String) -
     })
 }
 
-/// Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read.
-#[napi]
-pub fn encrypt_disk(
-    env: &Env,
-    source: String,
-    target: String,
-    kek: &KeyHandle,
-    spec: SealSpec,
-) -> Result<NativeTask> {
-    let seal = Seal::new(kek, spec)?;
-    NativeTask::start(env, move |control| {
-        let (source, target) = (Path::new(&source), Path::new(&target));
-        guard(|| vmseal_disk::encrypt_copy(source, target, &seal.spec(), control)).map(outcome)
-    })
-}
-
-/// Decrypts a disk into a new plain one, after every check of its wrap and descriptor; the source is only read.
-#[napi]
-pub fn decrypt_disk(
-    env: &Env,
-    source: String,
-    target: String,
-    kek: &KeyHandle,
-    binding: DiskBinding,
-) -> Result<NativeTask> {
-    let (kek, place) = (kek.get()?, Place::new(&binding)?);
-    NativeTask::start(env, move |control| {
-        let (source, target) = (Path::new(&source), Path::new(&target));
-        guard(|| vmseal_disk::decrypt_copy(source, target, &kek, &place.binding(), control)).map(outcome)
-    })
-}
-
-/// Deep recrypt to a new disk: a fresh DEK under the KEK of `spec`; the source is only read.
-#[napi]
-pub fn recrypt_disk(
-    env: &Env,
-    source: String,
-    target: String,
-    kek: &KeyHandle,
-    binding: DiskBinding,
-    new_kek: &KeyHandle,
-    spec: SealSpec,
-) -> Result<NativeTask> {
-    let (kek, place, seal) = (kek.get()?, Place::new(&binding)?, Seal::new(new_kek, spec)?);
-    NativeTask::start(env, move |control| {
-        let (source, target) = (Path::new(&source), Path::new(&target));
-        guard(|| vmseal_disk::recrypt_copy(source, target, &kek, &place.binding(), &seal.spec(), control))
-            .map(outcome)
-    })
-}
-
 /// Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
 /// was so already. After an interrupted call `kek` is whichever of the two KEKs is at hand.
 #[napi(ts_return_type = "Promise<boolean>")]

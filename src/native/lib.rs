@@ -11,6 +11,7 @@ mod background;
 mod direct;
 mod disk;
 mod disk_conversion;
+mod disk_copy;
 mod disk_view;
 mod envelope;
 mod fault;
