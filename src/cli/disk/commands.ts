@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
 import { addConvertCommands } from './convert.js'
+import { addAbandon } from './copy.js'
 import { addGoOnCommands } from './go-on.js'
 import { addInfo } from './info.js'
 import { addView } from './view.js'
@@ -13,5 +14,6 @@ export function addDiskCommands(program: Command): void {
   addInfo(disk)
   addConvertCommands(disk)
   addGoOnCommands(disk)
+  addAbandon(disk)
   addView(disk)
 }
