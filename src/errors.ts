@@ -74,7 +74,7 @@ export const errorCodes = {
   },
   VMSEAL_CANCELLED: {
     summary:
-      'The operation was cancelled. What a copy had begun was removed; a conversion in place can be resumed.',
+      'The operation was cancelled. A VM is as it was, or says that a disk is in conversion; a disk file can be resumed.',
     fault: 'caller',
     action: 'Start it again, or resume it, when it is wanted.',
   },
@@ -183,7 +183,8 @@ export const errorCodes = {
   VMSEAL_DISK_IN_CONVERSION: {
     summary: 'An in-place conversion of the disk is unfinished: its data is in two forms.',
     fault: 'caller',
-    action: 'Go on with it: vmseal disk resume. vmseal disk info says how far it is and which keys it needs.',
+    action:
+      'Go on with it: resumeConversion of the VM, or vmseal disk resume for a disk of none. vmseal disk info says how far it is and which keys it needs.',
     vsphere: 'InvalidDeviceOperation',
   },
   VMSEAL_JOB_INVALID: {

@@ -25,7 +25,13 @@ export interface CryptoStates {
   readonly homeSealed: boolean
   /** `unknown`: the .vmsd cannot be read. */
   readonly snapshots: number | 'unknown'
-  readonly disks: readonly { readonly diskId: string; readonly sealed: boolean; readonly label: string }[]
+  readonly disks: readonly {
+    readonly diskId: string
+    readonly sealed: boolean
+    readonly label: string
+    /** An in-place conversion is unfinished: until it is ended, the disk is not changed. */
+    readonly inConversion?: boolean
+  }[]
 }
 
 /** True if every change of the request, of which there is one at least, may be made while the VM is on. */
@@ -48,6 +54,7 @@ export function asksForKeys(spec: ReconfigureSpec): boolean {
 /** Refuses a change that does not fit the states before it, or leaves states that do not go together. */
 export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
   refuseMixture(spec)
+  refuseInConversion(before, spec)
   refuseSnapshots(before, spec)
   const homeAfter = checkHome(before, spec)
   const changes = new Map(spec.disks?.map(({ diskId, crypto }) => [diskId, crypto.type]))
@@ -72,13 +79,37 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
     throw mismatch('an encrypted disk cannot belong to a VM whose home is plain')
 }
 
-/** A shallow recrypt changes files where they are, everything else makes new ones: one request cannot promise both. */
+/**
+ * A shallow recrypt and a conversion in place change files where they are, everything else makes new ones: one request cannot
+ * promise both.
+ */
 function refuseMixture(spec: ReconfigureSpec): void {
+  if (spec.conversion === 'inPlace') {
+    if (spec.addDisks?.length || spec.removeDisks?.length)
+      throw invalid('a conversion in place and disks that come or go are two requests')
+    if (spec.discardSource !== undefined) throw invalid('a conversion in place has no source to discard')
+    if (
+      spec.disks?.some(({ crypto, sectorSize }) => crypto.type === 'deepRecrypt' && sectorSize !== undefined)
+    )
+      throw invalid('a recrypt in place keeps the sector size; to change it, convert to a copy')
+  }
   if (changesOf(spec).some(({ type }) => type === 'shallowRecrypt') && !mayBePoweredOn(spec))
     throw new VmsealError(
       'VMSEAL_INVALID_ARGUMENT',
       'a shallow recrypt and other changes are two requests: make one after the other',
     )
+}
+
+/** Such a disk may leave the VM: its files say where they stand, and vmseal disk resume ends that too. */
+function refuseInConversion({ disks }: CryptoStates, spec: ReconfigureSpec): void {
+  const changed = new Set(spec.disks?.map(({ diskId }) => diskId))
+  const disk = disks.find(({ diskId, inConversion }) => inConversion && changed.has(diskId))
+  if (disk === undefined) return
+  throw new VmsealError(
+    'VMSEAL_DISK_IN_CONVERSION',
+    `an in-place conversion of ${disk.label} is unfinished: resume it first`,
+    { details: { subject: disk.label } },
+  )
 }
 
 function refuseSnapshots({ snapshots }: CryptoStates, spec: ReconfigureSpec): void {
@@ -120,6 +151,10 @@ function stateOf(sealed: boolean): CryptoState {
 
 function whyNot(state: CryptoState): string {
   return state === 'encrypted' ? 'encrypted already' : 'not encrypted'
+}
+
+function invalid(reason: string): VmsealError {
+  return new VmsealError('VMSEAL_INVALID_ARGUMENT', reason)
 }
 
 function mismatch(reason: string): VmsealError {

@@ -5,7 +5,7 @@
  *
  * The caller holds the VM's lock.
  */
-import { VmsealError } from '../errors.js'
+import { VmsealError, isVmsealError } from '../errors.js'
 import { readSmallFile, removeFile, replaceFile, syncDirectory } from './durable-file.js'
 import { describeHome } from './home-description.js'
 import type { VirtualMachineLock } from './lock.js'
@@ -54,13 +54,17 @@ export async function commitTransaction(
   await orLeaveToRecovery(finish(files, transaction))
 }
 
-type Recovery = 'nothing' | 'undone' | 'finished'
+type Recovery = 'nothing' | 'undone' | 'finished' | 'kept'
 
 /**
  * Ends a transaction that a crash interrupted: before its commit it is undone, after it, finished.
- * Files that the .vmx names are never removed, whatever the manifest says.
+ * Files that the .vmx names are never removed, whatever the manifest says. One that would be undone is kept when `resumes`
+ * says that it will be gone on with.
  */
-export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
+export async function recover(
+  files: VirtualMachineFiles,
+  resumes: (manifest: TaskManifest) => boolean = () => false,
+): Promise<Recovery> {
   const names = await files.list()
   let outcome: Recovery = 'nothing'
   if (names.includes(files.manifest)) {
@@ -73,8 +77,11 @@ export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
       await finish(files, {
         ...manifest,
         superseded: manifest.superseded.filter((name) => !live.names.has(name)),
+        overwritten: manifest.overwritten?.filter((name) => !live.names.has(name)) ?? [],
       })
       outcome = 'finished'
+    } else if (live.generation + 1 === manifest.generation && resumes(manifest)) {
+      outcome = 'kept'
     } else {
       await undo(
         files,
@@ -85,6 +92,19 @@ export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
   }
   await removeTemporaries(files)
   return outcome
+}
+
+/** The interrupted transaction of a VM, if there is one and it can be read; for whoever only looks. */
+export async function readManifest(files: VirtualMachineFiles): Promise<TaskManifest | undefined> {
+  try {
+    const subject = files.label(files.manifest)
+    const path = files.path(files.manifest)
+    const bytes = await readSmallFile(path, manifestByteLimit, subject, 'VMSEAL_STORE_INVALID')
+    return parseManifest(bytes.toString(), files)
+  } catch (error) {
+    if (isVmsealError(error)) return undefined
+    throw error
+  }
 }
 
 /** The commit. When it fails after the rename, the manifest stays, and recovery finds out which side won. */
@@ -116,6 +136,7 @@ async function undo(files: VirtualMachineFiles, created: readonly string[]): Pro
 
 /** Removes what the committed generation does not need. */
 export async function finish(files: VirtualMachineFiles, manifest: TaskManifest): Promise<void> {
+  for (const name of manifest.overwritten ?? []) await files.overwrite(name)
   await files.remove(manifest.superseded)
   await removeTemporaries(files)
   await syncDirectory(files.directory)

@@ -23,10 +23,12 @@ import { GuestStates, type GuestState } from './guest-state.js'
 import type { HostContext } from './host-context.js'
 import { rewrapHostDumps, writeHostDump } from './host-dumps.js'
 import { hostIdOf } from './host-id.js'
+import { interruptedKeysOf } from './interrupted-request.js'
 import { ioError } from './io-error.js'
 import { KeyCache } from './key-cache.js'
 import { registerBoot } from './lock.js'
 import { PoweredOnVms } from './power.js'
+import { convertInPlace, resumeConversions } from './in-place.js'
 import { reconfigure } from './reconfigure.js'
 import {
   checkCreateSpec,
@@ -189,8 +191,18 @@ export class Host implements HostApi {
         await boot.powered.hold(files, (lock) => shallowRecrypt(boot.context, files, lock, spec, stopping))
       else {
         boot.powered.requireOff(files)
-        await reconfigure(boot.context, this.#datastore(vm.datastore), files, spec, stopping)
+        const change = spec.conversion === 'inPlace' && spec.disks?.length ? convertInPlace : reconfigure
+        await change(boot.context, this.#datastore(vm.datastore), files, spec, stopping)
       }
+      return configOf(boot, files)
+    })
+  }
+
+  resumeConversion(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      boot.powered.requireOff(files)
+      await resumeConversions(boot.context, files, stoppable(work, boot))
       return configOf(boot, files)
     })
   }
@@ -367,7 +379,9 @@ export class Host implements HostApi {
 
 async function configOf(boot: Boot, files: VirtualMachineFiles): Promise<VmConfig> {
   const vm = await readConsistently(files, () => readVirtualMachine(files))
-  return toConfig(vm, files, boot.keys, boot.powered.isOn(files) ? 'poweredOn' : 'poweredOff')
+  const interruptedKeys = await interruptedKeysOf(files, vm.description.generation)
+  const config = toConfig(vm, files, boot.keys, boot.powered.isOn(files) ? 'poweredOn' : 'poweredOff')
+  return { ...config, ...(interruptedKeys.length > 0 && { interruptedKeys }) }
 }
 
 /** The open disk of a VM that is on, else one that is opened for the time of `use`. */

@@ -1,7 +1,7 @@
 /** The VMs that a host has powered on: their lock, VM home DEK and open disks. */
 import { VmsealError } from '../errors.js'
 import type { DiskHandle, KeyHandle } from '../native/load.js'
-import { keyRequired, missingKeysOfDisk, openDisk, type DiskState } from './disks.js'
+import { keyRequired, missingKeysOfDisk, openDisk, refuseInConversion, type DiskState } from './disks.js'
 import { holdVirtualMachine, takeVirtualMachine, type HostContext } from './host-context.js'
 import type { VirtualMachineLock } from './lock.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
@@ -111,6 +111,7 @@ function close({ homeDek, disks }: Pick<RunningVm, 'homeDek' | 'disks'>): void {
 }
 
 function openVm(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine) {
+  for (const disk of vm.disks) refuseInConversion(disk, files)
   requireEveryKey(context, files, vm)
   const disks = new Map<string, DiskHandle>()
   const homeDek = openHomeOf(vm, context.keys, files)?.dek

@@ -68,7 +68,17 @@ export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
 }
 
 export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
-  const { home, disks, addDisks, removeDisks } = record(spec, 'spec')
+  const { home, disks, addDisks, removeDisks, conversion, discardSource } = record(spec, 'spec')
+  requireThat(
+    conversion === undefined || conversion === 'copy' || conversion === 'inPlace',
+    'spec.conversion',
+    'copy or inPlace',
+  )
+  requireThat(
+    discardSource === undefined || discardSource === 'unlink' || discardSource === 'overwrite',
+    'spec.discardSource',
+    'unlink or overwrite',
+  )
   if (home !== undefined) checkCrypto(home, 'spec.home')
   const ids: string[] = []
   if (disks !== undefined)

@@ -4,12 +4,18 @@
  */
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { VmsealError } from '../errors.js'
+import { VmsealError, isVmsealError } from '../errors.js'
+import { native } from '../native/load.js'
 import type { VmReference } from '../rpc/host-api.js'
 import { isTemporaryOf, readSmallFile, removeFile } from './durable-file.js'
-import { errnoOf, ioError } from './io-error.js'
+import { errnoOf, ioError, named } from './io-error.js'
 import { VmxDocument, vmxByteLimit } from './vmx.js'
 
+/**
+ * `disk`: descriptor, extents, second copy, and what work on the disk leaves beside them: the journal of a conversion in place
+ * (`.vmseal-job`), the record of an unfinished copy (`.vmseal-copy`), the lock of whoever works on it (`.lck`). They go with
+ * their disk; by themselves only who made them takes them away.
+ */
 type FileKind = 'disk' | 'home' | 'record' | 'temporary'
 
 export class VirtualMachineFiles {
@@ -37,7 +43,9 @@ export class VirtualMachineFiles {
     this.base = name
     const escaped = name.replaceAll('.', '\\.')
     this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?\\.vmdk$`)
-    this.#diskPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-flat|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?$`)
+    this.#diskPattern = new RegExp(
+      `^${escaped}(_\\d{1,6})?((-flat|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?|\\.vmdk\\.(vmseal-job|vmseal-copy|lck))$`,
+    )
     this.#homePattern = new RegExp(`^${escaped}([A-Za-z0-9 ._-]{0,120})\\.(nvram|vswp|vmsn|vmss|vmem|core)$`)
   }
 
@@ -97,10 +105,11 @@ export class VirtualMachineFiles {
     return match[1] === '' ? match[2] : `${match[2]} ${match[1]}`
   }
 
-  /** The files that come with a descriptor name: descriptor, flat extent, second copy of the vmseal lines. */
+  /** The files that come with a descriptor name, whether they are there or not: see `FileKind`. */
   filesOfDisk(descriptor: string): string[] {
     const stem = descriptor.slice(0, -'.vmdk'.length)
-    return [descriptor, `${stem}-flat.vmdk`, `${descriptor}.vmseal`]
+    const beside = ['vmseal', 'vmseal-job', 'vmseal-copy', 'lck'].map((end) => `${descriptor}.${end}`)
+    return [descriptor, `${stem}-flat.vmdk`, ...beside]
   }
 
   /** The names in the folder; none if there is no folder. */
@@ -172,6 +181,21 @@ export class VirtualMachineFiles {
         throw new VmsealError('VMSEAL_INTERNAL', `${name} is no file of ${this.label(this.vmx)}`)
       await removeFile(this.path(name))
     }
+  }
+
+  /** Writes zeros over a file of this VM, unless it is gone already or has a second name, whose owner would lose it. */
+  async overwrite(name: string): Promise<void> {
+    try {
+      if ((await this.#regular(name)).nlink === 1) await native.overwriteFile(this.path(name))
+    } catch (error) {
+      if (!isVmsealError(error, 'VMSEAL_NOT_FOUND') && !isVmsealError(error, 'VMSEAL_EXTENT_INVALID'))
+        throw named(this.label(name), error)
+    }
+  }
+
+  /** Names that lead to a file. */
+  async linkCount(name: string): Promise<number> {
+    return (await this.#regular(name)).nlink
   }
 
   async #regular(name: string) {

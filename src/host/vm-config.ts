@@ -26,7 +26,7 @@ export async function readVirtualMachine(files: VirtualMachineFiles): Promise<Vi
   const description = describeHome(document, files)
   const disks: DiskState[] = []
   for (const entry of description.disks) disks.push(await readDiskState(entry, files))
-  requireNotRolledBack(description, files)
+  requireNotRolledBack(description, disks, files)
   const homeKeys = description.wrap ? keysOfWrap(description.wrap, files) : []
   return { document, description, disks, homeKeys, snapshots: await files.snapshotCount() }
 }
@@ -76,10 +76,11 @@ export function cryptoStatesOf(vm: VirtualMachine, files: VirtualMachineFiles): 
   return {
     homeSealed: vm.homeKeys.length > 0,
     snapshots: vm.snapshots,
-    disks: vm.disks.map(({ diskId, file, keys }) => ({
+    disks: vm.disks.map(({ diskId, file, keys, conversion }) => ({
       diskId,
       sealed: keys.length > 0,
       label: files.label(file),
+      inConversion: conversion !== undefined,
     })),
   }
 }
@@ -128,6 +129,7 @@ function diskConfigOf({
   capacityBytes,
   sealedGeneration,
   keys,
+  conversion,
 }: DiskState): DiskConfig {
   const [key, ...formerKeys] = keys
   return {
@@ -138,14 +140,25 @@ function diskConfigOf({
     ...(key && { key }),
     ...(sealedGeneration !== undefined && { generation: sealedGeneration }),
     ...(formerKeys.length > 0 && { formerKeys }),
+    ...(conversion && {
+      conversion: {
+        mode: conversion.mode,
+        doneBytes: conversion.doneBytes,
+        totalBytes: conversion.totalBytes,
+      },
+    }),
   }
 }
 
 /** A plain part passes: vCenter may not have heard of its decryption. */
-function requireNotRolledBack(description: HomeDescription, files: VirtualMachineFiles): void {
+function requireNotRolledBack(
+  description: HomeDescription,
+  disks: readonly DiskState[],
+  files: VirtualMachineFiles,
+): void {
   const found = [
     { part: 'home', label: files.label(files.vmx), generation: description.wrap?.generation },
-    ...description.disks.map(({ diskId, file, sealedGeneration }) => ({
+    ...disks.map(({ diskId, file, sealedGeneration }) => ({
       part: diskId,
       label: files.label(file),
       generation: sealedGeneration,

@@ -93,10 +93,21 @@ export interface CreateSpec {
 }
 
 /**
- * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts are a request of their own: each part
- * changes by itself, and the same request again does what is left.
+ * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts and conversions in place are requests of
+ * their own: each part changes by itself, and the same request again does what is left.
  */
 export interface ReconfigureSpec {
+  /**
+   * How the data of disks gets its new form. `copy` (default): beside the old one, which goes when the new one was read back;
+   * needs room for both. `inPlace`: where it lies, in room for a journal. A failure, a cancel or a crash then leaves the disk
+   * in conversion (`DiskConfig.conversion`), which `resumeConversion` ends: nothing is lost, and until then the VM stays off.
+   */
+  readonly conversion?: 'copy' | 'inPlace'
+  /**
+   * What becomes of the old form of a disk after a copy: `unlink` (default), or `overwrite` with zeros before that, as far as
+   * the file system shows it: not the old blocks of copy-on-write, snapshots, backups or the spare blocks of an SSD.
+   */
+  readonly discardSource?: 'unlink' | 'overwrite'
   readonly home?: CryptoSpec
   readonly disks?: readonly {
     readonly diskId: string
@@ -106,6 +117,13 @@ export interface ReconfigureSpec {
   readonly addDisks?: readonly NewDisk[]
   /** Ids of disks that leave the VM; their files stay. Their keys are not needed. */
   readonly removeDisks?: readonly string[]
+}
+
+/** How far an in-place conversion of a disk is. */
+export interface DiskConversion {
+  readonly mode: 'encrypt' | 'decrypt' | 'recrypt'
+  readonly doneBytes: number
+  readonly totalBytes: number
 }
 
 export interface DiskConfig {
@@ -121,6 +139,11 @@ export interface DiskConfig {
   readonly generation?: number
   /** Further KEKs that open the disk: a shallow recrypt was interrupted. */
   readonly formerKeys?: readonly CryptoKeyId[]
+  /**
+   * The data is in two forms: an in-place conversion was interrupted or is under way. `key` and `formerKeys` are then the
+   * keys that going on takes.
+   */
+  readonly conversion?: DiskConversion
 }
 
 /** A VM as its files and the host's key cache show it. */
@@ -139,6 +162,11 @@ export interface VmConfig extends VmReference {
   /** KEKs of the parts that cannot be opened on this host; one of each part is enough. */
   readonly missingKeys: readonly CryptoKeyId[]
   readonly powerState: 'poweredOn' | 'poweredOff'
+  /**
+   * A crash interrupted a conversion to a copy: the keys that it began with, by `home` and disk id. The same request with them
+   * goes on where it stood; any other change of the VM, and power-on, undoes what it left.
+   */
+  readonly interruptedKeys?: readonly { readonly part: string; readonly key: CryptoKeyId }[]
   /** Snapshots of the VM; absent: none. */
   readonly snapshots?: number
 }
@@ -189,6 +217,11 @@ export interface HostApi {
 
   createVirtualMachine(spec: CreateSpec, work?: Work): Promise<VmConfig>
   reconfigureVirtualMachine(vm: VmReference, spec: ReconfigureSpec, work?: Work): Promise<VmConfig>
+  /**
+   * Goes on with every in-place conversion of the VM and ends it. VMSEAL_ENCRYPTION_KEY_REQUIRED when a key of one is not here,
+   * VMSEAL_INVALID_STATE when no disk is in conversion.
+   */
+  resumeConversion(vm: VmReference, work?: Work): Promise<VmConfig>
   readVirtualMachine(vm: VmReference): Promise<VmConfig>
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]>
   destroyVirtualMachine(vm: VmReference): Promise<void>

@@ -39,12 +39,16 @@ const vmConfig = object({
       key: optional(keyId),
       generation: optional(count),
       formerKeys: optional(listOf(keyId, 1000)),
+      conversion: optional(
+        object({ mode: oneOf('encrypt', 'decrypt', 'recrypt'), doneBytes: count, totalBytes: count }),
+      ),
     }),
     1000,
   ),
   cryptoState: oneOf('unlocked', 'locked'),
   missingKeys: listOf(keyId, 1000),
   powerState: oneOf('poweredOn', 'poweredOff'),
+  interruptedKeys: optional(listOf(object({ part: text(), key: keyId }), 1000)),
 })
 
 export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
@@ -77,6 +81,7 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   removeKey: { values: 1, kind: 'change', result: nothing },
   createVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
   reconfigureVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  resumeConversion: { values: 1, kind: 'change', long: true, result: vmConfig },
   readVirtualMachine: { values: 1, kind: 'read', result: vmConfig },
   findVirtualMachines: { values: 1, kind: 'read', result: listOf(object(reference)) },
   destroyVirtualMachine: { values: 1, kind: 'change', result: nothing },
