@@ -13,6 +13,7 @@ export type {
   CreateSpec,
   CryptoSpec,
   DiskConfig,
+  DiskConversion,
   HostApi,
   HostCryptoState,
   HostIdentity,
@@ -74,6 +75,7 @@ export type {
 } from './vcenter/virtual-machines.js'
 export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
+export type { ConversionOptions } from './vcenter/vm-conversion.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type {

@@ -8,7 +8,7 @@ import path from 'node:path'
 import { Host, VCenter, type HostApi } from '../../src/index.js'
 import { SqliteDatabase } from '../../src/store/sqlite-database.js'
 import { connectAsVCenter } from './kms-view.js'
-import { encryption, openSite, type Site } from './site.js'
+import { encryption, openSite, plain, type Site } from './site.js'
 
 /** Counts the steps of the vCenter that is armed, and at one of them ends it: nothing of it gets through any more. */
 class Killer {
@@ -180,6 +180,28 @@ test.serial('killed in the middle of an encryption', async (t) => {
   const steps = await sweep(t, make, encrypt, encrypt)
   t.true(steps > 15, `${steps} steps`)
 })
+
+test.serial(
+  'B8: killed in the middle of an encryption, a deep recrypt and a decryption in place',
+  async (t) => {
+    const inPlace = { conversion: 'inPlace' } as const
+    const apply =
+      (policy: string): Act =>
+      async (vcenter, name) =>
+        (await vcenter.virtualMachines.get(name)).applyPolicy({ home: policy, disks: policy }, inPlace).done
+    const recrypt: Act = async (vcenter, name) =>
+      (await vcenter.virtualMachines.get(name)).recrypt({ depth: 'deep', ...inPlace }).done
+    const sealed: Act = (vcenter, name) => make(vcenter, name, encryption)
+    for (const [prepare, act] of [
+      [make, apply(encryption)],
+      [sealed, recrypt],
+      [sealed, apply(plain)],
+    ] as const) {
+      const steps = await sweep(t, prepare, act, act)
+      t.true(steps > 10, `${steps} steps`)
+    }
+  },
+)
 
 test.serial('killed in the middle of a removal', async (t) => {
   const destroy: Act = async (vcenter, name) => (await vcenter.virtualMachines.get(name)).destroy()

@@ -7,6 +7,7 @@ import type { Services } from './services.js'
 import type { Task, TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
+import { VmConversion } from './vm-conversion.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
 import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
 import { VmUnlocking } from './vm-unlocking.js'
@@ -70,6 +71,17 @@ export class VirtualMachine {
   recrypt(options: RecryptOptions): Task<VirtualMachineInfo> {
     return this.#startCrypto('recrypt', 'recrypt', options, (vm, context) =>
       new VmRecrypt(this.#services).run(vm, options, context),
+    )
+  }
+
+  /**
+   * Ends the conversions in place that a failure, a cancel or a crash interrupted, with the keys that they began with.
+   * VMSEAL_INVALID_STATE when no disk is in conversion, VMSEAL_ENCRYPTION_KEY_REQUIRED when a key cannot be had: then everything
+   * stays as it is.
+   */
+  resumeConversion(options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+    return this.#startCrypto('resumeConversion', 'reconfigure', options, (vm, context) =>
+      new VmConversion(this.#services).resume(vm, options.host, context),
     )
   }
 

@@ -1,7 +1,7 @@
 /** What vCenter knows of VMs, kept in step with their files: the files are the truth, the store is a memory of them. */
 import { isDeepStrictEqual } from 'node:util'
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
-import type { VmConfig, VmReference } from '../rpc/host-api.js'
+import type { DiskConversion, VmConfig, VmReference } from '../rpc/host-api.js'
 import type { StoragePolicyRecord, Store, VmRecord } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
@@ -29,6 +29,8 @@ export interface VirtualMachineDisk {
   readonly policy: string
   /** Absent: the disk is plain. */
   readonly key?: CryptoKeyId
+  /** Its data is in two forms, so the VM stays off: `resumeConversion` ends that. Known while the host is connected. */
+  readonly conversion?: DiskConversion
 }
 
 export interface VirtualMachineInfo extends VmReference {
@@ -197,6 +199,7 @@ export class VmInventory {
         ...disk,
         policy: policyName(policies, policyId),
         ...(key ? { key } : {}),
+        ...conversionsOf(config).get(disk.diskId),
       })),
       cryptoState: record.cryptoState,
       missingKeys: config?.missingKeys ?? [],
@@ -226,6 +229,12 @@ export class VmInventory {
     const idOf = (name: string): string => policies.find((policy) => policy.name === name)?.id ?? ''
     return (key) => idOf(key ? encryptionPolicyName : plainPolicyName)
   }
+}
+
+/** Of the disks that are in conversion, by id. */
+function conversionsOf(config: VmConfig | undefined): Map<string, { readonly conversion: DiskConversion }> {
+  const disks = config?.disks ?? []
+  return new Map(disks.flatMap(({ diskId, conversion }) => (conversion ? [[diskId, { conversion }]] : [])))
 }
 
 function policyName(policies: readonly StoragePolicyRecord[], id: string): string {

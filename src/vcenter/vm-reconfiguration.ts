@@ -12,6 +12,7 @@ import type { StoragePolicy } from './storage-policies.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
 import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
+import { VmConversion, checkConversion, conversionOf, type ConversionOptions } from './vm-conversion.js'
 import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
 import { refuseSnapshots } from './vm-snapshots.js'
 
@@ -22,7 +23,7 @@ export interface PolicyWish {
   readonly disks?: string | Readonly<Record<string, string>>
 }
 
-export interface ApplyPolicyOptions {
+export interface ApplyPolicyOptions extends ConversionOptions {
   /** The host that does the work; default: the one the VM is registered on. */
   readonly host?: string
   /** A new key for VM home and each disk instead of one for all. */
@@ -50,8 +51,11 @@ export class VmReconfiguration {
     options: ApplyPolicyOptions,
     context: TaskContext,
   ): Promise<VmRecord> {
-    const { record, config, host } = await this.#open(vm, options.host)
-    const { home, disks } = await this.#resolve(wish, config)
+    checkConversion(options)
+    const { host, ...seen } = await this.#open(vm, options.host)
+    const { home, disks } = await this.#resolve(wish, seen.config)
+    const conversion = new VmConversion(this.#services)
+    const { record, config } = await conversion.endAll(seen, host, context)
     const plan = planCryptoChange(
       {
         home: config.homeKey !== undefined,
@@ -71,12 +75,20 @@ export class VmReconfiguration {
       requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
 
     const parts = [...(plan.home === 'encrypt' ? [homePart] : []), ...disksThat('encrypt', plan)]
-    const keyPlan = await this.#keys.plan(parts, keyChoice(options, config), record.clusterId)
+    const choice = keyChoice(options, config)
+    const named = await conversion.keysOf(parts, choice.named ?? new Map(), config, host, context)
+    const keyPlan = await this.#keys.plan(parts, { ...choice, named }, record.clusterId)
     await this.#ensurePresentKeys(config, plan, host, context)
     refuseCancelled(context.signal)
     const keys = await this.#keys.provide(keyPlan, record, host, context)
-    const changed = await this.#reconfigure(record, reconfigureSpec(plan, keys, options), host, keys, context)
-    return this.#finish(record, changed, host, policies, context)
+    try {
+      const spec = reconfigureSpec(plan, keys, options)
+      const changed = await this.#reconfigure(record, spec, host, keys, context)
+      return await this.#finish(record, changed, host, policies, context)
+    } catch (error) {
+      if (options.conversion === 'inPlace') await conversion.remember(record, host)
+      throw error
+    }
   }
 
   /** Adds an empty disk or a copy of an image. Without a policy it gets that of VM home. */
@@ -242,7 +254,11 @@ function reconfigureSpec(
     crypto: cryptoOf(diskId, change),
     ...(change === 'encrypt' && options.sectorSize ? { sectorSize: options.sectorSize } : {}),
   }))
-  return { ...(plan.home ? { home: cryptoOf(homePart, plan.home) } : {}), disks }
+  return {
+    ...conversionOf(options),
+    ...(plan.home ? { home: cryptoOf(homePart, plan.home) } : {}),
+    disks,
+  }
 }
 
 function disksThat(change: 'encrypt' | 'decrypt', plan: CryptoPlan): string[] {

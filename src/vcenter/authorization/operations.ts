@@ -72,6 +72,12 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
     'Cryptographer.RegisterHost',
   ]),
   recrypt: task(onVm('Cryptographer.Recrypt')),
+  // What was begun is gone on with: the privilege of what it is.
+  resumeConversion: task(onVm('System.Read'), [
+    'Cryptographer.Encrypt',
+    'Cryptographer.Decrypt',
+    'Cryptographer.Recrypt',
+  ]),
   addDisk: task(onVm('VirtualMachine.Config.AddNewDisk'), [
     'Cryptographer.EncryptNew',
     'Cryptographer.RegisterHost',
