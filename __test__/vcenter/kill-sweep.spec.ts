@@ -77,14 +77,14 @@ async function openVCenter(
 
 type Act = (vcenter: VCenter, name: string) => Promise<unknown>
 
-/** Kills `act` at each of its steps; returns how many there are. */
-async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act): Promise<number> {
+/** Kills `act` at each of its steps, or at every `stride`th; returns how many there are. */
+async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act, stride = 1): Promise<number> {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const [host] = site.hosts
   if (!host) throw new Error('the set-up is not what the test needs')
   await site.vcenter.close()
   let from = path.join(site.directory, 'vcenter')
-  for (let last = 0; ; last += 1) {
+  for (let last = 0; ; last += stride) {
     const name = `vm-${last}`
     killer = new Killer()
     const first = await openVCenter(from, killer.reach(host))
@@ -98,7 +98,7 @@ async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act): P
     if (outcome === 'done' && killer.steps <= last) {
       killer.armed = undefined
       await first.vcenter.close()
-      return last
+      return killer.steps
     }
     const next = path.join(site.directory, `vcenter-${last}`)
     await mkdir(next)
@@ -192,12 +192,12 @@ test.serial(
     const recrypt: Act = async (vcenter, name) =>
       (await vcenter.virtualMachines.get(name)).recrypt({ depth: 'deep', ...inPlace }).done
     const sealed: Act = (vcenter, name) => make(vcenter, name, encryption)
-    for (const [prepare, act] of [
-      [make, apply(encryption)],
-      [sealed, recrypt],
-      [sealed, apply(plain)],
+    for (const [prepare, act, stride] of [
+      [make, apply(encryption), 2],
+      [sealed, recrypt, 3],
+      [sealed, apply(plain), 3],
     ] as const) {
-      const steps = await sweep(t, prepare, act, act)
+      const steps = await sweep(t, prepare, act, act, stride)
       t.true(steps > 10, `${steps} steps`)
     }
   },
