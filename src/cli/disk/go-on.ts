@@ -20,7 +20,10 @@ export function addGoOnCommands(disk: Command): void {
       'Go on with a conversion, in place or to a copy, where it stood, whatever stopped it, and end it.',
     )
     .argument('<descriptor>', 'VMDK descriptor of a disk in conversion, or the one of the coming copy')
-    .option('--vm-id <uuid>', 'VM that the disk is bound to, when its descriptor has lost it')
+    .option(
+      '--vm-id <uuid>',
+      'VM that the disk is bound to: when its descriptor has lost it, or the copy was begun with one',
+    )
   addDiscard(resume)
   addKeyOptions(resume)
     .addHelpText(
