@@ -71,7 +71,9 @@ test.serial(
     t.true(isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED'), String(error))
     await site.vcenter.hosts.reconnect('esx-1')
     t.is((await vm.digest('scsi0:0')).sha256, image.sha256)
+    site.seen('Create')
     await vm.applyPolicy(everything).done
+    t.is(site.seen('Create'), 0, 'the copy goes on under the key that it was begun with')
     t.is((await vm.digest('scsi0:0')).sha256, image.sha256)
     t.is((await vm.powerOn()).powerState, 'poweredOn')
   },

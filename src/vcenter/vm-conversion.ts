@@ -1,11 +1,11 @@
 /** How the disks of a VM are converted, and the end of conversions in place that something interrupted. */
-import { VmsealError, isVmsealError } from '../errors.js'
+import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
 import type { DiskConversion, ReconfigureSpec, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import type { Privilege } from './authorization/privileges.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
-import { tolerateKnown } from './key-distribution.js'
+import { sameKey, tolerateKnown } from './key-distribution.js'
 import type { Services } from './services.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
@@ -55,6 +55,12 @@ export function conversionOf({
 }: ConversionOptions): Pick<ReconfigureSpec, 'conversion' | 'discardSource'> {
   return { ...(conversion && { conversion }), ...(discardSource && { discardSource }) }
 }
+
+/**
+ * The keys that this vCenter gave to conversions which then failed, by VM. Kept in memory only: what a datastore says of the keys
+ * of an interrupted conversion is believed when it is the same, for else whoever can write there would choose the next key.
+ */
+const keysOfFailed = new WeakMap<Services['store'], Map<string, readonly CryptoKeyId[]>>()
 
 /** The existing key that each part takes. */
 type NamedKeys = ReadonlyMap<string, KeyName>
@@ -115,17 +121,19 @@ export class VmConversion {
 
   /**
    * Keys by part: those that are `named`, or, when none is, those that an interrupted conversion of the same parts began with, so
-   * that it goes on where it stood. One that cannot be had any more lets it begin anew.
+   * that it goes on where it stood. One that is not known to be ours, or cannot be had any more, lets it begin anew.
    */
   async keysOf(
     parts: readonly string[],
     named: NamedKeys,
-    { interruptedKeys = [] }: VmConfig,
+    { vmId, interruptedKeys = [] }: VmConfig,
     host: HostConnection,
     { step }: TaskContext,
   ): Promise<NamedKeys> {
     const begun = new Map(interruptedKeys.map(({ part, key }) => [part, key]))
     if (named.size > 0 || begun.size !== parts.length || !parts.every((part) => begun.has(part))) return named
+    const ours = this.#failed.get(vmId) ?? []
+    if (![...begun.values()].every((key) => ours.some((other) => sameKey(key, other)))) return named
     try {
       await this.#services.distribution.ensure([...begun.values()], host, step)
       return begun
@@ -133,6 +141,18 @@ export class VmConversion {
       if (isVmsealError(error)) return named
       throw error
     }
+  }
+
+  /** Remembers the keys of a conversion that failed, for `keysOf`. */
+  noteFailed({ id }: VmRecord, keys: Iterable<CryptoKeyId>): void {
+    this.#failed.set(id, [...keys])
+  }
+
+  get #failed(): Map<string, readonly CryptoKeyId[]> {
+    const { store } = this.#services
+    const known = keysOfFailed.get(store) ?? new Map<string, readonly CryptoKeyId[]>()
+    keysOfFailed.set(store, known)
+    return known
   }
 
   /** What was done of a task that failed stays done: the store must name the keys that the files name. */

@@ -86,6 +86,7 @@ export class VmReconfiguration {
       const changed = await this.#reconfigure(record, spec, host, keys, context)
       return await this.#finish(record, changed, host, policies, context)
     } catch (error) {
+      conversion.noteFailed(record, keys.values())
       if (options.conversion === 'inPlace') await conversion.remember(record, host)
       throw error
     }

@@ -98,6 +98,7 @@ export class VmRecrypt {
       )
       return written
     } catch (error) {
+      if (options.depth === 'deep') conversion.noteFailed(record, keys.values())
       // What was done stays done: the store must name the keys that the files name.
       await inventory.read(record, host).catch(tolerateKnown)
       throw error
