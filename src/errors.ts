@@ -234,6 +234,22 @@ export const errorCodes = {
     fault: 'environment',
     action: 'Give the process access to the file that the message names.',
   },
+  VMSEAL_LUKS_INVALID: {
+    summary: 'The header of a LUKS volume is damaged, or the file is no LUKS volume.',
+    fault: 'data',
+    action: 'Restore the header from its backup: cryptsetup luksHeaderRestore.',
+  },
+  VMSEAL_LUKS_UNSUPPORTED: {
+    summary: 'A LUKS volume is sound but cannot become a disk as it lies; the message names the reason.',
+    fault: 'data',
+    action:
+      'Do what the message says, or copy the volume: open it with cryptsetup and encrypt the mapped device.',
+  },
+  VMSEAL_LUKS_PASSPHRASE: {
+    summary: 'No key slot of a LUKS header opens with the passphrase or key file.',
+    fault: 'caller',
+    action: 'Pass another passphrase; a key file counts to its last byte, line end included.',
+  },
   VMSEAL_FILE_LOCKED: {
     summary: 'Another process works on the same files.',
     fault: 'caller',

@@ -198,6 +198,12 @@ export declare function fetchServerCertificate(host: string, port: number, timeo
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask
 
+/**
+ * Makes a LUKS volume an encrypted disk as it lies; JSON with version, bytes, dataOffset, sectorSize. Sector size and holes of
+ * `spec` are not looked at.
+ */
+export declare function importLuksVolume(source: LuksVolume, target: string, kek: KeyHandle, spec: SealSpec): NativeTask
+
 /** The header of a JWE, JSON, without keys: not authenticated. */
 export declare function inspectDek(jwe: string): string
 
@@ -300,6 +306,17 @@ export interface KmipRequest {
   message: Buffer
   /** In order of appearance; each left an empty byte string in `message`. */
   keys: Array<KeyHandle>
+}
+
+/** A LUKS volume and where the passphrase of one of its key slots is. */
+export interface LuksVolume {
+  volume: string
+  /** File of a detached header. */
+  header?: string
+  /** Read up to 4095 bytes. */
+  secretFile: string
+  /** Whether the file is a key to its last byte, or a text whose first line is a passphrase. */
+  wholeFile: boolean
 }
 
 /** The KEK that a new DEK is wrapped with. */

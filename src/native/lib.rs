@@ -20,6 +20,7 @@ mod key_wrap;
 mod kmip_connection;
 mod kmip_listener;
 mod lifetime;
+mod luks_import;
 mod pki;
 #[cfg(feature = "planted-faults")]
 mod planted_faults;

@@ -12,6 +12,7 @@
 //! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
 //!   [`resume`] and [`repair`] after whatever stopped them, [`job_info`] and [`verify_job`] to look.
 //! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
+//! * [`import_luks`]: a LUKS volume becomes a sealed disk as it lies.
 //! * [`view`]: a LUKS header with which cryptsetup, the kernel and QEMU open the very same extent.
 //! * [`descriptor`]: the text that makes a flat file a disk, and its atomic replacement.
 //! * [`remove`]: all files of a disk. [`remove_unfinished`]: what a process that died left of one.
@@ -34,6 +35,7 @@ mod control;
 mod convert;
 mod copy_job;
 pub mod descriptor;
+mod direct;
 mod error;
 mod image;
 mod import;
@@ -66,7 +68,7 @@ pub use in_place::{
     JobInfo, JobMode, JobPhase, NewKek, Repair, decrypt_in_place, encrypt_in_place, job_info, job_path,
     recrypt_in_place, repair, resume, verify_job,
 };
-pub use luks::{View, ViewKind, view};
+pub use luks::{LuksImport, View, ViewKind, import_luks, view};
 pub use open::{OpenDisk, open_plain, open_sealed};
 pub use raw::describe_raw;
 pub use remove::{remove, remove_unfinished};

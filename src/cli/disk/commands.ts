@@ -1,6 +1,7 @@
 import type { Command } from 'commander'
 import { addConvertCommands } from './convert.js'
 import { addGoOnCommands } from './go-on.js'
+import { addImport } from './import.js'
 import { addInfo } from './info.js'
 import { addView } from './view.js'
 
@@ -13,5 +14,6 @@ export function addDiskCommands(program: Command): void {
   addInfo(disk)
   addConvertCommands(disk)
   addGoOnCommands(disk)
+  addImport(disk)
   addView(disk)
 }

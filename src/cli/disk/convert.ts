@@ -31,7 +31,7 @@ interface RecryptOptions extends NewKeyOptions {
 }
 
 /** What a disk that belongs to no VM is bound to. */
-const noVm = '00000000-0000-0000-0000-000000000000'
+export const noVm = '00000000-0000-0000-0000-000000000000'
 
 export function addConvertCommands(disk: Command): void {
   const encrypt = disk
@@ -208,7 +208,7 @@ function readPlain(image: string, sectorBytes: number): DiskState {
   return disk
 }
 
-function refuseTaken(target: string | undefined): void {
+export function refuseTaken(target: string | undefined): void {
   if (target !== undefined && existsSync(target))
     throw new VmsealError('VMSEAL_ALREADY_EXISTS', `${target} exists`, { details: { subject: target } })
 }
@@ -234,10 +234,10 @@ export function bindingOf(
   return { vmId: vmId ?? disk.vmId ?? noVm, diskId: disk.diskId }
 }
 
-async function newKek(
+export async function newKek(
   keys: KeySource,
   keyId: string | undefined,
-  disk: DiskState,
+  disk: Pick<DiskState, 'path'>,
   diskId: string,
 ): Promise<{ key: CryptoKeyId; kek: KeyHandle }> {
   const { providerId } = keys
