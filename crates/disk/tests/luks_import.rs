@@ -371,6 +371,7 @@ fn luks2_of_cryptsetup_with_other_forms_is_refused_by_name() {
         assert!(error.to_string().contains(word), "{error}");
     }
     // Begun and not gone on with: cryptsetup leaves the requirement in the header.
+    fs::write(&volume, vec![0; MIB]).expect("a plain volume");
     let header = store.path("v.hdr");
     let mut call =
         vec!["reencrypt", "--encrypt", "--init-only", "--type", "luks2", "--header", text(&header)];
