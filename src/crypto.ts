@@ -192,7 +192,7 @@ export class XtsCipher {
    * gives the same memory back.
    */
   async encryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
-    const owned = transfer(data)
+    const owned = this.#take(data, firstSector)
     if (owned.byteLength <= SMALL) this.encrypt(owned, firstSector)
     else await this.#xts.encryptAsync(owned, firstSector)
     return owned
@@ -200,10 +200,18 @@ export class XtsCipher {
 
   /** Decrypts off the event loop; see `encryptAsync`. */
   async decryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
-    const owned = transfer(data)
+    const owned = this.#take(data, firstSector)
     if (owned.byteLength <= SMALL) this.decrypt(owned, firstSector)
     else await this.#xts.decryptAsync(owned, firstSector)
     return owned
+  }
+
+  /** Transfers the buffer of `data`, but only for a call that nothing speaks against: refused, it stays with the caller. */
+  #take(data: Uint8Array, firstSector: number | bigint): Uint8Array {
+    this.encrypt(noSectors, firstSector)
+    if (ownBytes(data, 'data').byteLength % this.sectorSize !== 0)
+      throw new VmsealError('VMSEAL_SECTOR_ALIGNMENT', 'the data is not a whole number of sectors')
+    return transfer(data)
   }
 
   /** Wipes the expanded key. Idempotent. */
@@ -215,6 +223,8 @@ export class XtsCipher {
     this.dispose()
   }
 }
+
+const noSectors = new Uint8Array(0)
 
 /** Bytes that are encrypted in less time (8 us with VAES) than a thread takes to answer (10 to 35 us). */
 const SMALL = 128 * 1024
