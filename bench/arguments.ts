@@ -19,7 +19,7 @@ export interface Arguments {
 export const usage = `npm run bench -- [--quick] [--only ${parts.join(',')}] [--compare FILE] [--json FILE] [--with-node VERSION]`
 
 /** What `--help` says. */
-export const help = `${usage}
+export const helpText = `${usage}
 
 Measures the engine beside its peers in interleaved rounds, prints tables and saves a report as JSON under bench/results.
 A whole run takes about 8 minutes on two cores, 10 with --with-node; the machine should do nothing else meanwhile.

@@ -24,23 +24,25 @@ const abandoned = new FinalizationRegistry<readonly TokenRun[]>((runs) => {
 })
 
 /**
- * What keys that were unwrapped one by one in the same run of JavaScript share, 16 at most: to register each would take
- * a good part of the time of unwrapping it.
+ * What keys that were unwrapped by up to 16 calls in the same run of JavaScript share: to register each would take a good
+ * part of the time of unwrapping it.
  */
 let group: { readonly lifetime: object; readonly runs: TokenRun[] } | undefined
 
-function lifetimeOf(token: number): object {
+function lifetimeOf(first: number, count: number): object {
   if (group === undefined || group.runs.length === 16) {
     group = { lifetime: {}, runs: [] }
     abandoned.register(group.lifetime, group.runs)
     // So that it is not kept from being collected.
     void settled.then(endGroup)
   }
-  group.runs.push({ first: token, count: 1 })
+  group.runs.push({ first, count })
   return group.lifetime
 }
 
 const settled = Promise.resolve()
+
+const noBytes = new Uint8Array(0)
 
 function endGroup(): void {
   group = undefined
@@ -208,7 +210,7 @@ export class XtsCipher {
 
   /** Transfers the buffer of `data`, but only for a call that nothing speaks against: refused, it stays with the caller. */
   #take(data: Uint8Array, firstSector: number | bigint): Uint8Array {
-    this.encrypt(noSectors, firstSector)
+    this.encrypt(noBytes, firstSector)
     if (ownBytes(data, 'data').byteLength % this.sectorSize !== 0)
       throw new VmsealError('VMSEAL_SECTOR_ALIGNMENT', 'the data is not a whole number of sectors')
     return transfer(data)
@@ -224,8 +226,6 @@ export class XtsCipher {
   }
 }
 
-const noSectors = new Uint8Array(0)
-
 /** Bytes that are encrypted in less time (8 us with VAES) than a thread takes to answer (10 to 35 us). */
 const SMALL = 128 * 1024
 
@@ -233,7 +233,7 @@ const SMALL = 128 * 1024
 export function wrapKey(kek: SecretKey, key: SecretKey): Buffer {
   const kekToken = tokenOf(kek, 'kek')
   const keyToken = tokenOf(key, 'key')
-  const wrapped = Buffer.allocUnsafe(key.length + WRAP_OVERHEAD)
+  const wrapped = takeBytes(key.length + WRAP_OVERHEAD)
   try {
     direct.wrapKey(kekToken, keyToken, wrapped)
   } catch (error) {
@@ -251,7 +251,7 @@ export function unwrapKey(kek: SecretKey, wrapped: Uint8Array): SecretKey {
   } catch (error) {
     rethrow(error)
   }
-  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetimeOf(token))
+  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetimeOf(token, 1))
 }
 
 /**
@@ -290,7 +290,8 @@ export function wrapKeys(kek: SecretKey, keys: readonly SecretKey[]): Buffer[] {
  * Opens every wrap as `unwrapKey` does, side by side. If one does not open the call throws VMSEAL_UNWRAP_FAILED, the
  * message names its index, and the keys of the others are wiped.
  *
- * Keys that nobody disposes of are wiped when the last one of the call has been collected.
+ * Keys that nobody disposes of are wiped when the last one of the call, and of calls just before and after it, has been
+ * collected.
  */
 export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): SecretKey[] {
   const kekToken = tokenOf(kek, 'kek')
@@ -302,12 +303,7 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     numbers[index] = length
     size += length
   }
-  const packed = takeBytes(size)
-  let start = 0
-  for (const wrap of wraps) {
-    packed.set(wrap, start)
-    start += wrap.length
-  }
+  const packed = inOnePiece(wraps, size)
   let first: number
   try {
     first = direct.unwrapKeys(kekToken, packed, numbers, wraps.length)
@@ -315,14 +311,38 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     rethrow(error)
   }
   giveNumbers(numbers)
-  const lifetime = {}
-  abandoned.register(lifetime, [{ first, count: wraps.length }])
+  const lifetime = lifetimeOf(first, wraps.length)
   const keys: SecretKey[] = []
   for (let index = 0; index < wraps.length; index += 1) {
     const length = (wraps[index] as Uint8Array).length - WRAP_OVERHEAD
     keys.push(new SecretKey(construct, undefined, first + index, length, lifetime))
   }
   return keys
+}
+
+/** The wraps one behind the other: where they stand like that already, as `wrapKeys` leaves them, nothing is copied. */
+function inOnePiece(wraps: readonly Uint8Array[], size: number): Uint8Array {
+  const [first] = wraps
+  if (first === undefined) return noBytes
+  const { buffer, byteOffset } = first
+  // What others may change meanwhile is copied.
+  if (!(buffer instanceof ArrayBuffer)) return copied(wraps, size)
+  let end = byteOffset
+  for (const wrap of wraps) {
+    if (wrap.byteOffset !== end || wrap.buffer !== buffer) return copied(wraps, size)
+    end += wrap.length
+  }
+  return new BufferView(buffer, byteOffset, size)
+}
+
+function copied(wraps: readonly Uint8Array[], size: number): Buffer {
+  const packed = takeBytes(size)
+  let start = 0
+  for (const wrap of wraps) {
+    packed.set(wrap, start)
+    start += wrap.length
+  }
+  return packed
 }
 
 /** Disposes of every key as `key.dispose()` does, for a part of the time. */
@@ -357,10 +377,10 @@ function takeBytes(size: number): Buffer {
     blockUsed = 0
   }
   blockUsed += size
-  return block.subarray(blockUsed - size, blockUsed)
+  return new BufferView(block.buffer, blockUsed - size, size)
 }
 
-const BLOCK = 64 * 1024
+const BLOCK = 16 * 1024
 
 /** A typed array costs as much as wrapping several keys, so one is kept for the next call. */
 let spareNumbers: Float64Array = new Float64Array(64)
