@@ -303,7 +303,12 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     numbers[index] = length
     size += length
   }
-  const packed = inOnePiece(wraps, size)
+  const packed = takeBytes(size)
+  let start = 0
+  for (const wrap of wraps) {
+    packed.set(wrap, start)
+    start += wrap.length
+  }
   let first: number
   try {
     first = direct.unwrapKeys(kekToken, packed, numbers, wraps.length)
@@ -318,31 +323,6 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     keys.push(new SecretKey(construct, undefined, first + index, length, lifetime))
   }
   return keys
-}
-
-/** The wraps one behind the other: where they stand like that already, as `wrapKeys` leaves them, nothing is copied. */
-function inOnePiece(wraps: readonly Uint8Array[], size: number): Uint8Array {
-  const [first] = wraps
-  if (first === undefined) return noBytes
-  const { buffer, byteOffset } = first
-  // What others may change meanwhile is copied.
-  if (!(buffer instanceof ArrayBuffer)) return copied(wraps, size)
-  let end = byteOffset
-  for (const wrap of wraps) {
-    if (wrap.byteOffset !== end || wrap.buffer !== buffer) return copied(wraps, size)
-    end += wrap.length
-  }
-  return new BufferView(buffer, byteOffset, size)
-}
-
-function copied(wraps: readonly Uint8Array[], size: number): Buffer {
-  const packed = takeBytes(size)
-  let start = 0
-  for (const wrap of wraps) {
-    packed.set(wrap, start)
-    start += wrap.length
-  }
-  return packed
 }
 
 /** Disposes of every key as `key.dispose()` does, for a part of the time. */

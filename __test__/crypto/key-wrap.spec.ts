@@ -381,9 +381,5 @@ test('wraps open wherever they stand in memory: side by side, apart, in the wron
   }
   const backwards = unwrapKeys(kek, sideBySide.toReversed())
   t.true(backwards.every((key, index) => key.equals(keys[keys.length - 1 - index]!)))
-  // One byte of the block too much belongs to no wrap.
-  const { buffer, byteOffset } = sideBySide[0]!
-  const shifted = [new Uint8Array(buffer, byteOffset, 72), new Uint8Array(buffer, byteOffset + 73, 40)]
-  t.throws(() => unwrapKeys(kek, shifted), { code: 'VMSEAL_UNWRAP_FAILED' })
   disposeKeys([...keys, ...backwards, kek])
 })

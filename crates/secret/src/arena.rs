@@ -207,11 +207,10 @@ impl Arena {
         let count = run.units / units;
         self.allocations += count - 1;
         let chunk = run.chunk;
-        // SAFETY: every part lies within the run, which is given up here.
-        slots.extend((0..count).map(|part| Slot {
-            start: unsafe { run.start.add(part * units * UNIT) },
-            units,
-            chunk,
+        slots.extend((0..count).map(|part| {
+            // SAFETY: every part lies within the run, which is given up here.
+            let start = unsafe { run.start.add(part * units * UNIT) };
+            Slot { start, units, chunk }
         }));
     }
 }
