@@ -42,8 +42,6 @@ function lifetimeOf(first: number, count: number): object {
 
 const settled = Promise.resolve()
 
-const noBytes = new Uint8Array(0)
-
 function endGroup(): void {
   group = undefined
 }
@@ -191,7 +189,7 @@ export class XtsCipher {
    * Encrypts off the event loop, on several threads; up to 128 KiB at once, which takes less time than handing over.
    * `data` must own its whole buffer (`new Uint8Array`,
    * `Buffer.allocUnsafeSlow`): the buffer is transferred, so `data` is empty afterwards, and the promise
-   * gives the same memory back.
+   * gives the same memory back. A call that is refused leaves `data` as it is.
    */
   async encryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
     const owned = this.#take(data, firstSector)
@@ -225,6 +223,8 @@ export class XtsCipher {
     this.dispose()
   }
 }
+
+const noBytes = new Uint8Array(0)
 
 /** Bytes that are encrypted in less time (8 us with VAES) than a thread takes to answer (10 to 35 us). */
 const SMALL = 128 * 1024
