@@ -13,6 +13,28 @@ export declare class DiskHandle {
   digest(): NativeTask
   /** Closes the disk and wipes its DEK now, or when the operation that is using it ends. Idempotent. */
   close(): void
+  /** Opens a chain, base first, after every check of each link. A disk without children is a chain of one. */
+  static openChain(links: Array<ChainLink>, keks: KeyHandle[], writable: boolean): DiskHandle
+  /** Writes up to 16 MiB to the top of a chain. */
+  write(offset: number, data: Uint8Array): Promise<void>
+  /** Makes what was written durable. */
+  flush(): Promise<void>
+  /** Puts a new child on top of the chain; from then on it is written to. */
+  pushChild(link: ChainLink, keks: KeyHandle[]): void
+  /** Takes back the last `pushChild`, when nothing was written since. */
+  popChild(): void
+  /**
+   * Writes what a link holds (1 is the first above the base) into the one below. The disk stays in use meanwhile; what it holds
+   * is the same before, after, and whatever stops it.
+   */
+  merge(link: number): NativeTask
+  /** `keep`: the merged link leaves the chain. Otherwise everything stays as it was. */
+  endMerge(link: number, keep: boolean): void
+  /**
+   * Copies what a guest would read into a new flat disk: sealed under a fresh DEK with `kek` and `spec`, else plain. Nothing may
+   * write to the chain meanwhile.
+   */
+  flatten(target: string, diskId: string, kek?: KeyHandle | undefined | null, spec?: SealSpec | undefined | null): NativeTask
 }
 
 /** The HPKE key pair of a host. The private key lives in this process only. */
@@ -136,6 +158,17 @@ export interface CertificateDescription {
   keyHash: string
 }
 
+/** A file of a chain. */
+export interface ChainLink {
+  descriptor: string
+  /** Of a sealed link: which of the KEKs that come along opens it. */
+  kek?: number
+  binding?: DiskBinding
+}
+
+/** Whether `kek` opens the wrap of a disk or child: every check of its lines and wrap, without its chain. */
+export declare function checkLink(descriptor: string, kek: KeyHandle, binding: DiskBinding): void
+
 /** The conversion of a disk as JSON, read without a key and so a hint only; null when there is none. */
 export declare function conversionInfo(descriptor: string): string | null
 
@@ -144,6 +177,12 @@ export declare function createAuthority(commonName: string, keyFile: string): st
 
 /** Makes a client key in a new 0600 file and a signing request (PKCS#10, PEM). */
 export declare function createCertificateRequest(commonName: string, keyFile: string): string
+
+/**
+ * Makes an empty child of a disk: sealed under a DEK of its own with `kek` and `spec`, else the plain child of a plain disk.
+ * `hint` is the parent's path as seen from the child's folder.
+ */
+export declare function createChildDisk(target: string, parent: string, hint: string, diskId: string, kek?: KeyHandle | undefined | null, spec?: SealSpec | undefined | null): NativeTask
 
 /** A new empty plain disk. */
 export declare function createPlainDisk(target: string, capacityBytes: number, diskId: string): NativeTask
@@ -340,8 +379,11 @@ export declare function recryptDisk(source: string, target: string, kek: KeyHand
 /** Deep recrypt in place: a new DEK under a new KEK. The generation rises by one. */
 export declare function recryptDiskInPlace(descriptor: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, newKey: NewKeyId): NativeTask
 
-/** Moves a VM home file from one VM home DEK to another; its plaintext stays in memory. Errors as `decryptFile`. */
-export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
+/**
+ * Moves a VM home file from one VM home DEK to another, and to another VM or role with `new_associated_data`; its plaintext
+ * stays in memory. Errors as `decryptFile`.
+ */
+export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associatedData: Uint8Array, source: string, target: string, newAssociatedData?: Uint8Array | undefined | null): NativeTask
 
 /** Removes every file of a disk. */
 export declare function removeDisk(descriptor: string): void
@@ -390,6 +432,9 @@ export interface SealSpec {
 
 /** Seals a text under the VM home DEK (JWE, dir, A256GCM). */
 export declare function sealText(dek: KeyHandle, header: string, text: string): string
+
+/** Tells people and tools another parent of a child; who owns the chain knows it anyway. */
+export declare function setParentHint(descriptor: string, hint: string): void
 
 /** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
 export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string

@@ -10,6 +10,7 @@
 mod background;
 mod direct;
 mod disk;
+mod disk_chain;
 mod disk_conversion;
 mod disk_view;
 mod envelope;

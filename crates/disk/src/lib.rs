@@ -12,6 +12,7 @@
 //! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
 //!   [`resume`] and [`repair`] after whatever stopped them, [`job_info`] and [`verify_job`] to look.
 //! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
+//! * [`chain`]: a base and its children, one for each snapshot: reading and writing through them, merging, flattening.
 //! * [`view`]: a LUKS header with which cryptsetup, the kernel and QEMU open the very same extent.
 //! * [`descriptor`]: the text that makes a flat file a disk, and its atomic replacement.
 //! * [`remove`]: all files of a disk. [`remove_unfinished`]: what a process that died left of one.
@@ -30,6 +31,7 @@
 compile_error!("holes, atomic renames and fsync of folders are used as Linux has them");
 
 mod buffer;
+pub mod chain;
 mod control;
 mod convert;
 mod copy_job;

@@ -85,6 +85,11 @@ impl Source {
                 "it is a snapshot of another disk; consolidate the snapshots first",
             ));
         }
+        Self::of_link(path, descriptor)
+    }
+
+    /// As [`Source::of_descriptor`], also of a child, whose holes are its parent's: only for who reads through the chain.
+    pub(crate) fn of_link(path: &Path, descriptor: &Descriptor) -> Result<Self> {
         if descriptor.extents.is_empty() {
             return Err(Error::descriptor("it has no extent"));
         }
