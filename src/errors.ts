@@ -349,6 +349,12 @@ export const errorCodes = {
     action: 'Remove the snapshots of the VM first. A shallow recrypt is possible with them.',
     vsphere: 'InvalidVmConfig (msg.hostd.configSpec.enc.snapshots)',
   },
+  VMSEAL_DISK_CHAIN: {
+    summary: 'Disks of the VM are links of chains that branch or that a linked clone shares.',
+    fault: 'caller',
+    action: 'Remove the snapshots or linked clones that the message names, or consolidate the disks of the VM.',
+    vsphere: 'InvalidDeviceOperation (msg.hostd.deviceSpec.enc.diskChain)',
+  },
   VMSEAL_ROLLBACK_DETECTED: {
     summary:
       'The files of a VM or disk are older than what vCenter has seen: they are from before a deep recrypt.',

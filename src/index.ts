@@ -75,7 +75,9 @@ export type {
 export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
+export type { CloneOptions } from './vcenter/vm-cloning.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
+export type { CreateSnapshotOptions, RemoveSnapshotOptions } from './vcenter/vm-snapshots.js'
 export type {
   EventHead,
   EventVerification,

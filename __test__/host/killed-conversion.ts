@@ -10,15 +10,22 @@ import type { Lab } from './fixture.js'
 /** When the process is killed: so long after it is ready, or after so many changes in the folder. */
 export type Moment = { readonly milliseconds: number } | { readonly changes: number }
 
-/** Starts a conversion in another process and kills it. True: it was done before the moment came. */
+/** What runs in the process, and the folder of the datastore whose changes are counted. */
+interface Child {
+  readonly script: string
+  readonly folder: string
+}
+
+/** Starts a conversion, or what `child` says, in another process and kills it. True: it was done before the moment came. */
 export async function convertAndKill(
   lab: Lab,
   action: string,
   secret: Buffer,
   moment: Moment,
   source = '',
+  { script: name, folder }: Child = { script: 'convert-child.ts', folder: 'db01' },
 ): Promise<boolean> {
-  const script = fileURLToPath(new URL('convert-child.ts', import.meta.url))
+  const script = fileURLToPath(new URL(name, import.meta.url))
   const child = spawn(process.execPath, ['--import=tsx', script, lab.datastore, action, source], {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
@@ -32,7 +39,7 @@ export async function convertAndKill(
   })
   child.stdin.end(secret)
   let changes = 0
-  const watcher = watch(join(lab.datastore, 'db01'), () => {
+  const watcher = watch(join(lab.datastore, folder), () => {
     changes += 1
     if ('changes' in moment && changes === moment.changes) child.kill('SIGKILL')
   })

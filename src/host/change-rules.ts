@@ -1,6 +1,7 @@
 /** The rules of a reconfiguration: which states of VM home and disks go together, and which change fits which state. */
 import { VmsealError } from '../errors.js'
 import type { CryptoSpec, ReconfigureSpec } from '../rpc/host-api.js'
+import type { ChainShape } from './snapshot-table.js'
 
 type CryptoState = 'plain' | 'encrypted'
 
@@ -25,7 +26,14 @@ export interface CryptoStates {
   readonly homeSealed: boolean
   /** `unknown`: the .vmsd cannot be read. */
   readonly snapshots: number | 'unknown'
-  readonly disks: readonly { readonly diskId: string; readonly sealed: boolean; readonly label: string }[]
+  readonly shape: ChainShape
+  readonly disks: readonly {
+    readonly diskId: string
+    readonly sealed: boolean
+    readonly label: string
+    /** A snapshot keeps files of it. */
+    readonly chained?: boolean
+  }[]
 }
 
 /** True if every change of the request, of which there is one at least, may be made while the VM is on. */
@@ -49,6 +57,7 @@ export function asksForKeys(spec: ReconfigureSpec): boolean {
 export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
   refuseMixture(spec)
   refuseSnapshots(before, spec)
+  refuseChain(before, spec)
   const homeAfter = checkHome(before, spec)
   const changes = new Map(spec.disks?.map(({ diskId, crypto }) => [diskId, crypto.type]))
   const removed = new Set(spec.removeDisks)
@@ -89,6 +98,28 @@ function refuseSnapshots({ snapshots }: CryptoStates, spec: ReconfigureSpec): vo
       ? 'the .vmsd of the VM cannot be read, so it may have snapshots'
       : `the VM has ${snapshots} snapshots`,
   )
+}
+
+/** What links are for other disks too cannot get other keys; and a disk of which a snapshot keeps files stays where it is. */
+function refuseChain({ shape, disks }: CryptoStates, spec: ReconfigureSpec): void {
+  const kept = disks.find(({ diskId, chained }) => chained && spec.removeDisks?.includes(diskId))
+  if (kept)
+    throw new VmsealError('VMSEAL_SNAPSHOTS_EXIST', `a snapshot keeps files of the disk ${kept.label}`, {
+      details: { subject: kept.label },
+    })
+  const changes = changesOf(spec)
+  const reason = chainRefusals[shape]
+  if (changes.length === 0 || reason === undefined) return
+  if (shape === 'single' && changes.every(({ type }) => cryptoTransitions[type].withSnapshots)) return
+  throw new VmsealError('VMSEAL_DISK_CHAIN', reason)
+}
+
+const chainRefusals: Readonly<Record<ChainShape, string | undefined>> = {
+  none: undefined,
+  single: 'disks of the VM are chains that wait to be consolidated',
+  tree: 'the snapshots of the VM have branches: only a single chain can get another key',
+  linkedClone: 'the VM is a linked clone: its keys are those of the VM it was made of',
+  linkedCloneParent: 'linked clones read disks of the VM: its keys are theirs too',
 }
 
 /** The state of VM home after the change. */

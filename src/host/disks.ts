@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import { native, type DiskHandle, type KeyHandle, type NativeTask, type SealSpec } from '../native/load.js'
 import type { NewDisk } from '../rpc/host-api.js'
+import type { LinkState } from './disk-chain.js'
 import { isKeyId, type DiskEntry } from './home-description.js'
 import { naming } from './io-error.js'
 import type { KeyCache } from './key-cache.js'
@@ -18,6 +19,8 @@ export interface DiskState extends DiskEntry {
   readonly keys: readonly CryptoKeyId[]
   /** Data unit; absent: the disk is plain. */
   readonly sectorSize?: number
+  /** The files that it is made of, base first and itself last; absent: it is one file. */
+  readonly links?: readonly LinkState[]
 }
 
 /** What opening a disk takes. */
@@ -59,9 +62,10 @@ export async function readDiskState(entry: DiskEntry, files: VirtualMachineFiles
   }
 }
 
-/** The KEKs any of which would open the disk; empty: it is plain, or the host has one of them. */
+/** The KEKs of its files that cannot be opened, one of each is enough; empty: it is plain, or the host has what it takes. */
 export function missingKeysOfDisk(disk: DiskState, keys: KeyCache): readonly CryptoKeyId[] {
-  return disk.keys.some((key) => keys.get(key) !== undefined) ? [] : disk.keys
+  const files = disk.links ?? [disk]
+  return files.flatMap((file) => (file.keys.some((key) => keys.get(key) !== undefined) ? [] : file.keys))
 }
 
 /** Opens a disk as a guest sees it. Everything that is bound to its wrap is verified. */

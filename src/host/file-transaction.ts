@@ -9,6 +9,7 @@ import { VmsealError } from '../errors.js'
 import { readSmallFile, removeFile, replaceFile, syncDirectory } from './durable-file.js'
 import { describeHome } from './home-description.js'
 import type { VirtualMachineLock } from './lock.js'
+import { filesOfTable, readSnapshotTable } from './snapshot-table.js'
 import { manifestByteLimit, parseManifest, serialiseManifest, type TaskManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { vmxByteLimit, type VmxDocument } from './vmx.js'
@@ -70,10 +71,7 @@ export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
     const manifest = parseManifest(bytes.toString(), files)
     const live = await liveFiles(files)
     if (live.generation === manifest.generation) {
-      await finish(files, {
-        ...manifest,
-        superseded: manifest.superseded.filter((name) => !live.names.has(name)),
-      })
+      await finish(files, manifest)
       outcome = 'finished'
     } else {
       await undo(
@@ -114,9 +112,10 @@ async function undo(files: VirtualMachineFiles, created: readonly string[]): Pro
   await syncDirectory(files.directory)
 }
 
-/** Removes what the committed generation does not need. */
+/** Removes what the committed generation does not need; what a snapshot still names is no leftover. */
 export async function finish(files: VirtualMachineFiles, manifest: TaskManifest): Promise<void> {
-  await files.remove(manifest.superseded)
+  const { names } = await liveFiles(files)
+  await files.remove(manifest.superseded.filter((name) => !names.has(name)))
   await removeTemporaries(files)
   await syncDirectory(files.directory)
   await removeFile(files.path(files.manifest))
@@ -134,5 +133,6 @@ async function liveFiles(files: VirtualMachineFiles): Promise<{ generation: numb
   if (document === undefined) return { generation: 0, names: new Set() }
   const { generation, disks, homeFiles } = describeHome(document, files)
   const diskFiles = disks.flatMap(({ file }) => files.filesOfDisk(file))
-  return { generation, names: new Set([...diskFiles, ...homeFiles.map(({ file }) => file)]) }
+  const kept = filesOfTable(readSnapshotTable(document, files), files)
+  return { generation, names: new Set([...diskFiles, ...homeFiles.map(({ file }) => file), ...kept]) }
 }

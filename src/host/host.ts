@@ -3,21 +3,25 @@ import { randomUUID } from 'node:crypto'
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { DiskHandle } from '../native/load.js'
 import type {
+  CloneSpec,
   CreateSpec,
   HostApi,
   HostIdentity,
   HostKeyChange,
   ReconfigureSpec,
   SealedKey,
+  SnapshotSpec,
   VmConfig,
   VmReference,
   Work,
 } from '../rpc/host-api.js'
 import { asksForKeys, mayBePoweredOn } from './change-rules.js'
+import { cloneVirtualMachine } from './clone.js'
 import { createVirtualMachine } from './create.js'
 import { Datastore } from './datastore.js'
 import { destroyVirtualMachine } from './destroy.js'
-import { openDisk } from './disks.js'
+import { openForReading } from './disk-chain.js'
+import { writeToDisk } from './disk-write.js'
 import { EncryptionMode } from './encryption-mode.js'
 import { GuestStates, type GuestState } from './guest-state.js'
 import type { HostContext } from './host-context.js'
@@ -29,14 +33,18 @@ import { registerBoot } from './lock.js'
 import { PoweredOnVms } from './power.js'
 import { reconfigure } from './reconfigure.js'
 import {
+  checkCloneSpec,
   checkCreateSpec,
+  checkData,
   checkKey,
   checkRange,
   checkReconfigureSpec,
   checkReference,
   checkSealedKey,
+  checkSnapshotSpec,
   checkUuid,
 } from './requests.js'
+import { Snapshots } from './snapshots.js'
 import { shallowRecrypt } from './shallow-recrypt.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { readConsistently, readVirtualMachine, toConfig } from './vm-config.js'
@@ -67,6 +75,7 @@ interface Boot {
   readonly context: HostContext
   readonly powered: PoweredOnVms
   readonly guests: GuestStates
+  readonly snapshots: Snapshots
   readonly stopping: AbortController
   readonly requests: Set<Promise<unknown>>
   readonly unregister: () => void
@@ -258,6 +267,66 @@ export class Host implements HostApi {
     })
   }
 
+  createSnapshot(vm: VmReference, spec: SnapshotSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkSnapshotSpec(spec)
+      await boot.snapshots.create(this.#datastore(vm.datastore), files, spec, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  revertToSnapshot(vm: VmReference, snapshotId: string, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkUuid(snapshotId, 'snapshotId')
+      if (boot.powered.isOn(files)) await boot.powered.powerOff(files)
+      await boot.snapshots.revert(files, snapshotId, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  removeSnapshot(vm: VmReference, snapshotId: string, children: boolean, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkUuid(snapshotId, 'snapshotId')
+      await boot.snapshots.remove(files, snapshotId, children === true, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  consolidateDisks(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      await boot.snapshots.consolidate(files, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  cloneVirtualMachine(vm: VmReference, spec: CloneSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const source = this.#files(vm)
+      checkCloneSpec(spec)
+      if (spec.homeKey) boot.mode.requireSafe()
+      const datastore = this.#datastore(spec.datastore)
+      const target = datastore.filesOf(spec.name)
+      const { context, powered } = boot
+      await cloneVirtualMachine(context, powered, source, datastore, target, spec, stoppable(work, boot))
+      return configOf(boot, target)
+    })
+  }
+
+  writeDisk(vm: VmReference, diskId: string, offset: number, data: string): Promise<void> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      const bytes = checkData(data, readLimit)
+      checkRange(offset, bytes.length, readLimit)
+      checkUuid(diskId, 'diskId')
+      await (boot.powered.write(files, diskId, offset, bytes) ??
+        writeToDisk(boot.context, files, diskId, offset, bytes))
+    })
+  }
+
   /**
    * Keeps what a hypervisor writes of a guest, on or off, as a file of VM home: `source` is a file, or a pipe that it
    * writes to. Encrypted with the VM's key when VM home is; an earlier one of the kind is replaced, whole or not at all.
@@ -310,6 +379,7 @@ export class Host implements HostApi {
       context,
       powered,
       guests: new GuestStates(context, powered),
+      snapshots: new Snapshots(context, powered),
       stopping: new AbortController(),
       requests: new Set(),
       unregister: registerBoot(id),
@@ -385,7 +455,7 @@ async function withDisk<T>(
     const found = vm.disks.find((candidate) => candidate.diskId === diskId)
     if (found === undefined)
       throw new VmsealError('VMSEAL_NOT_FOUND', `${files.label(files.vmx)} has no disk ${diskId}`)
-    return openDisk(found, vm.description.vmId, boot.keys, files)
+    return openForReading(found, vm.description.vmId, boot.keys, files)
   })
   try {
     return await use(disk)

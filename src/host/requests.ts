@@ -1,11 +1,13 @@
 /** What arrives from vCenter, checked before anything is done with it: VMSEAL_INVALID_ARGUMENT names the field. */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
+  CloneSpec,
   CreateSpec,
   CryptoSpec,
   NewDisk,
   ReconfigureSpec,
   SealedKey,
+  SnapshotSpec,
   VmReference,
 } from '../rpc/host-api.js'
 import { cryptoTransitions } from './change-rules.js'
@@ -93,6 +95,53 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
     'lists that name each disk once',
   )
   if (addDisks !== undefined) checkNewDisks(addDisks, 'spec.addDisks')
+}
+
+export function checkSnapshotSpec(spec: unknown): asserts spec is SnapshotSpec {
+  const { snapshotId, name, description, memory } = record(spec, 'spec')
+  checkUuid(snapshotId, 'spec.snapshotId')
+  // eslint-disable-next-line no-control-regex
+  requireThat(
+    typeof name === 'string' && /^[^\0-\x1f\x7f]{1,80}$/.test(name),
+    'spec.name',
+    '1 to 80 characters',
+  )
+  requireThat(
+    description === undefined || (typeof description === 'string' && description.length <= 4000),
+    'spec.description',
+    'text of at most 4000 characters',
+  )
+  requireThat(
+    memory === undefined || (typeof memory === 'string' && memory !== '' && !memory.includes('\0')),
+    'spec.memory',
+    'a path',
+  )
+}
+
+export function checkCloneSpec(spec: unknown): asserts spec is CloneSpec {
+  const { vmId, name, datastore, snapshotId, linked, homeKey, disks } = record(spec, 'spec')
+  checkUuid(vmId, 'spec.vmId')
+  checkVirtualMachineName(name)
+  requireThat(typeof datastore === 'string', 'spec.datastore', 'a name')
+  if (snapshotId !== undefined) checkUuid(snapshotId, 'spec.snapshotId')
+  requireThat(linked === undefined || typeof linked === 'boolean', 'spec.linked', 'true or false')
+  if (homeKey !== undefined) checkKey(homeKey, 'spec.homeKey')
+  const ids = list(disks, 'spec.disks').flatMap((disk, index) => {
+    const field = `spec.disks[${index}]`
+    const { diskId, newDiskId, key, sectorSize } = record(disk, field)
+    checkUuid(diskId, `${field}.diskId`)
+    checkUuid(newDiskId, `${field}.newDiskId`)
+    if (key !== undefined) checkKey(key, `${field}.key`)
+    checkSectorSize(sectorSize, key !== undefined, `${field}.sectorSize`)
+    return [diskId, newDiskId]
+  })
+  requireThat(new Set(ids).size === ids.length, 'spec.disks', 'a list of different disks')
+}
+
+/** What is written to a disk: base64 of up to `limit` bytes. */
+export function checkData(data: unknown, limit: number): Buffer {
+  requireThat(isBase64(data, Math.ceil(limit / 3) * 4), 'data', `base64 of 1 to ${limit} bytes`)
+  return Buffer.from(data as string, 'base64')
 }
 
 /** A range of bytes of a disk, up to `limit` long. */

@@ -20,7 +20,9 @@ export class VirtualMachineFiles {
   readonly base: string
   /** See `VmReference.knownGenerations`. */
   readonly knownGenerations: Readonly<Record<string, number>>
+  readonly #datastoreDirectory: string
   readonly #descriptorPattern: RegExp
+  readonly #childPattern: RegExp
   readonly #diskPattern: RegExp
   readonly #homePattern: RegExp
 
@@ -33,11 +35,15 @@ export class VirtualMachineFiles {
   ) {
     this.knownGenerations = knownGenerations
     this.datastore = datastore
+    this.#datastoreDirectory = datastoreDirectory
     this.directory = join(datastoreDirectory, name)
     this.base = name
     const escaped = name.replaceAll('.', '\\.')
-    this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?\\.vmdk$`)
-    this.#diskPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-flat|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?$`)
+    this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-\\d{6})?\\.vmdk$`)
+    this.#childPattern = new RegExp(`^${escaped}(_\\d{1,6})?-\\d{6}\\.vmdk$`)
+    this.#diskPattern = new RegExp(
+      `^${escaped}(_\\d{1,6})?(-\\d{6})?(-flat|-delta|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?$`,
+    )
     this.#homePattern = new RegExp(`^${escaped}([A-Za-z0-9 ._-]{0,120})\\.(nvram|vswp|vmsn|vmss|vmem|core)$`)
   }
 
@@ -87,7 +93,7 @@ export class VirtualMachineFiles {
   /** True for the extent names that belong to a descriptor, and so to no other disk. */
   isExtentOf(descriptor: string, name: string): boolean {
     const stem = descriptor.slice(0, -'.vmdk'.length)
-    return name.startsWith(stem) && /^-(flat|[fs]\d{3})\.vmdk$/.test(name.slice(stem.length))
+    return name.startsWith(stem) && /^-(flat|delta|[fs]\d{3})\.vmdk$/.test(name.slice(stem.length))
   }
 
   /** A VM home file's part in the VM, which stays when the file gets another name: `nvram`, `vmsn -Snapshot1`. */
@@ -97,10 +103,20 @@ export class VirtualMachineFiles {
     return match[1] === '' ? match[2] : `${match[2]} ${match[1]}`
   }
 
-  /** The files that come with a descriptor name: descriptor, flat extent, second copy of the vmseal lines. */
+  /** True for the descriptor of a child: what was written to a disk since a snapshot. */
+  isChild(name: string): boolean {
+    return this.#childPattern.test(name)
+  }
+
+  /** The files that come with a descriptor name: descriptor, flat or delta extent, second copy of the vmseal lines. */
   filesOfDisk(descriptor: string): string[] {
     const stem = descriptor.slice(0, -'.vmdk'.length)
-    return [descriptor, `${stem}-flat.vmdk`, `${descriptor}.vmseal`]
+    return [descriptor, `${stem}-${this.isChild(descriptor) ? 'delta' : 'flat'}.vmdk`, `${descriptor}.vmseal`]
+  }
+
+  /** The folder of another VM on the same datastore. `name` was checked. */
+  neighbour(name: string): VirtualMachineFiles {
+    return new VirtualMachineFiles(this.datastore, this.#datastoreDirectory, name)
   }
 
   /** The names in the folder; none if there is no folder. */
@@ -133,10 +149,15 @@ export class VirtualMachineFiles {
     return this.#readDocument(this.vmx)
   }
 
-  /** The snapshots that the .vmsd counts, none if there is no .vmsd; `unknown`: it cannot be read. */
+  /**
+   * The snapshots that the .vmsd counts, none if there is no .vmsd or vmseal wrote it, which keeps them in the .vmx; `unknown`:
+   * it cannot be read.
+   */
   async snapshotCount(): Promise<number | 'unknown'> {
     try {
-      const text = (await this.#readDocument(this.vmsd))?.get('snapshot.numSnapshots') ?? '0'
+      const document = await this.#readDocument(this.vmsd)
+      if (document?.get('vmseal.gen') !== undefined) return 0
+      const text = document?.get('snapshot.numSnapshots') ?? '0'
       return /^\d{1,6}$/.test(text) ? Number(text) : 'unknown'
     } catch (error) {
       if (error instanceof VmsealError) return 'unknown'
@@ -206,6 +227,19 @@ export class FreeNames {
       for (const name of names) this.#taken.add(name)
       return names[0] as string
     }
+  }
+
+  /** A descriptor name for a child of a disk: `db01-000001.vmdk`, `db01-000002.vmdk`, ... */
+  child(descriptor: string): string {
+    const root = descriptor.slice(this.#files.base.length, -'.vmdk'.length).replace(/-\d{6}$/, '')
+    for (let n = 1; n < 1_000_000; n += 1) {
+      const number = String(n).padStart(6, '0')
+      const names = this.#files.filesOfDisk(`${this.#files.base}${root}-${number}.vmdk`)
+      if (names.some((name) => this.#taken.has(name))) continue
+      for (const name of names) this.#taken.add(name)
+      return names[0] as string
+    }
+    throw new VmsealError('VMSEAL_INVALID_STATE', `${this.#files.label(descriptor)} has too many children`)
   }
 
   /** A name for the home file of this role: `db01.nvram`, `db01_1.nvram`, ... */

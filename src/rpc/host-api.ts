@@ -141,6 +141,64 @@ export interface VmConfig extends VmReference {
   readonly powerState: 'poweredOn' | 'poweredOff'
   /** Snapshots of the VM; absent: none. */
   readonly snapshots?: number
+  /** Those that vmseal took, parents before children; absent: none. */
+  readonly snapshotTree?: readonly SnapshotConfig[]
+  /** The snapshot that the present state comes after. */
+  readonly currentSnapshot?: string
+  /** KEKs of files that only snapshots are made of. */
+  readonly keptKeys?: readonly CryptoKeyId[]
+  /** How its disks hang together; absent: each is one file. */
+  readonly chain?: 'single' | 'tree' | 'linkedClone' | 'linkedCloneParent'
+}
+
+/** A VM that is made of another one. */
+export interface CloneSpec {
+  /** UUID of the new VM. */
+  readonly vmId: string
+  readonly name: string
+  readonly datastore: string
+  /** The state that is cloned; default: the present one, of a VM that is off. */
+  readonly snapshotId?: string
+  /** Read the disks of the snapshot and write to children; the keys are those of the source. */
+  readonly linked?: boolean
+  /** KEK of the clone's home; absent: it is plain. */
+  readonly homeKey?: CryptoKeyId
+  /** Each disk of the state once. */
+  readonly disks: readonly {
+    /** UUID of the source's disk. */
+    readonly diskId: string
+    /** UUID of the clone's. */
+    readonly newDiskId: string
+    /** KEK of the clone's disk; absent: it is plain. Its DEK is always a new one. */
+    readonly key?: CryptoKeyId
+    /** Data unit, default that of the source, 512 of a plain one. */
+    readonly sectorSize?: 512 | 4096
+  }[]
+}
+
+/** A snapshot as the VM's files show it. */
+export interface SnapshotConfig {
+  /** UUID. */
+  readonly id: string
+  readonly name: string
+  readonly description: string
+  /** ISO 8601, UTC. */
+  readonly createdAt: string
+  /** The snapshot it was taken after. */
+  readonly parent?: string
+  /** The guest's memory is in it. */
+  readonly memory: boolean
+  readonly disks: readonly { readonly diskId: string; readonly device: string }[]
+}
+
+export interface SnapshotSpec {
+  /** UUID. */
+  readonly snapshotId: string
+  /** 1 to 80 characters. */
+  readonly name: string
+  readonly description?: string
+  /** A file of the host, or a pipe, from which the memory of a VM that is on is read. Without it a snapshot is of the disks. */
+  readonly memory?: string
 }
 
 /** Progress of one piece of a task. */
@@ -197,6 +255,29 @@ export interface HostApi {
   powerOn(vm: VmReference): Promise<VmConfig>
   powerOff(vm: VmReference): Promise<VmConfig>
 
+  /**
+   * Keeps the present state of disks, settings and home files; the VM goes on in new children of its disks. All its disks stop at
+   * one moment when it is on. VMSEAL_ENCRYPTION_KEY_REQUIRED without the KEKs of its disks.
+   */
+  createSnapshot(vm: VmReference, spec: SnapshotSpec, work?: Work): Promise<VmConfig>
+  /** Back to the state of a snapshot; what was written since the last one is gone. A VM that is on is powered off. */
+  revertToSnapshot(vm: VmReference, snapshotId: string, work?: Work): Promise<VmConfig>
+  /**
+   * Forgets a snapshot, or it and all that were taken after it, and merges files that nothing needs apart. The VM may be on. What
+   * is not merged when it fails is merged by `consolidateDisks`; no state of the VM or of a snapshot changes.
+   */
+  removeSnapshot(vm: VmReference, snapshotId: string, children: boolean, work?: Work): Promise<VmConfig>
+  /** Merges the files of its disks that no snapshot needs apart. */
+  consolidateDisks(vm: VmReference, work?: Work): Promise<VmConfig>
+
+  /**
+   * Makes a VM of another one, in one step the same, encrypted, decrypted or under other keys. The source is only read. Whole or not
+   * at all.
+   */
+  cloneVirtualMachine(vm: VmReference, spec: CloneSpec, work?: Work): Promise<VmConfig>
+
+  /** Writes up to 1 MiB, base64, to a disk as a guest does, and makes it durable. */
+  writeDisk(vm: VmReference, diskId: string, offset: number, data: string): Promise<void>
   /** SHA-256 (hex) of a disk as a guest reads it. */
   digestDisk(
     vm: VmReference,

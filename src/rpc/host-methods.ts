@@ -23,6 +23,15 @@ const keyId = object({ keyId: text(), providerId: text() })
 const base64 = matching(/^[A-Za-z0-9+/]+={0,2}$/)
 const reference = { datastore: text(), vmx: text() }
 const uuid = matching(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+const snapshot = object({
+  id: uuid,
+  name: text(),
+  description: (value) => typeof value === 'string' && value.length <= 10_000,
+  createdAt: text(),
+  parent: optional(uuid),
+  memory: (value) => typeof value === 'boolean',
+  disks: listOf(object({ diskId: uuid, device: text() }), 1000),
+})
 const vmConfig = object({
   ...reference,
   vmId: uuid,
@@ -45,6 +54,11 @@ const vmConfig = object({
   cryptoState: oneOf('unlocked', 'locked'),
   missingKeys: listOf(keyId, 1000),
   powerState: oneOf('poweredOn', 'poweredOff'),
+  snapshots: optional(count),
+  snapshotTree: optional(listOf(snapshot, 1000)),
+  currentSnapshot: optional(uuid),
+  keptKeys: optional(listOf(keyId, 1000)),
+  chain: optional(oneOf('single', 'tree', 'linkedClone', 'linkedCloneParent')),
 })
 
 export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
@@ -82,6 +96,12 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   destroyVirtualMachine: { values: 1, kind: 'change', result: nothing },
   powerOn: { values: 1, kind: 'change', result: vmConfig },
   powerOff: { values: 1, kind: 'change', result: vmConfig },
+  createSnapshot: { values: 2, kind: 'change', long: true, result: vmConfig },
+  revertToSnapshot: { values: 2, kind: 'change', long: true, result: vmConfig },
+  removeSnapshot: { values: 3, kind: 'change', long: true, result: vmConfig },
+  consolidateDisks: { values: 1, kind: 'change', long: true, result: vmConfig },
+  cloneVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  writeDisk: { values: 4, kind: 'change', local: true, result: nothing },
   digestDisk: {
     values: 2,
     kind: 'read',

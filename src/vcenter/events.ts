@@ -6,6 +6,24 @@ import type { MissingKey } from './missing-keys.js'
 
 const pageSize = 100
 
+/** What is done to a VM with keys. */
+export type CryptoOperationName =
+  | 'create'
+  | 'reconfigure'
+  | 'recrypt'
+  | 'register'
+  | 'unlock'
+  | 'destroy'
+  | 'createSnapshot'
+  | 'revertToSnapshot'
+  | 'removeSnapshot'
+  | 'consolidateDisks'
+  | 'clone'
+  | 'migrate'
+  | 'relocate'
+  | 'export'
+  | 'restore'
+
 /** Details by event id. Ids of vSphere where it has one, `vmseal.` where it has none. */
 export interface VCenterEventDetails {
   'vmseal.kms.crypto.KeyCreated': CryptoKeyId & { readonly context: string }
@@ -76,7 +94,7 @@ export interface VCenterEventDetails {
     readonly operation?: string
   }
   'com.vmware.vc.crypto.Operation': {
-    readonly operation: 'create' | 'reconfigure' | 'recrypt' | 'register' | 'unlock' | 'destroy'
+    readonly operation: CryptoOperationName
     readonly vm: string
     readonly host: string
     /** `began` stands before the act, `success` and `error` after it; `refused` without one: nothing was done. */

@@ -1,14 +1,17 @@
 /** One VM, as a caller works with it. */
-import type { HostApi } from '../rpc/host-api.js'
+import type { HostApi, SnapshotConfig } from '../rpc/host-api.js'
 import type { DiskRecord, VmRecord } from '../store/store.js'
 import { recordOperation, recordRefusal } from './crypto-operation.js'
+import type { CryptoOperationName } from './events.js'
 import type { HostConnection } from './host-connections.js'
 import type { Services } from './services.js'
 import type { Task, TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
+import { VmCloning, type CloneOptions } from './vm-cloning.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
 import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
+import { VmSnapshots, type CreateSnapshotOptions, type RemoveSnapshotOptions } from './vm-snapshots.js'
 import { VmUnlocking } from './vm-unlocking.js'
 import { VmReconfiguration, type ApplyPolicyOptions, type PolicyWish } from './vm-reconfiguration.js'
 
@@ -120,6 +123,87 @@ export class VirtualMachine {
     ).done
   }
 
+  /** Those that vmseal took, parents before children. */
+  async snapshots(): Promise<readonly SnapshotConfig[]> {
+    return new VmSnapshots(this.#services).list(await this.#record())
+  }
+
+  /**
+   * Keeps the present state of the VM, with its memory when it is on and `memory` names a source. What is written from now on goes
+   * to children of its disks, each under a DEK of its own and the KEK of its disk; no key is made.
+   */
+  createSnapshot(options: CreateSnapshotOptions): Task<VirtualMachineInfo> {
+    return this.#startCrypto('createSnapshot', 'createSnapshot', options, (vm, context) =>
+      new VmSnapshots(this.#services).create(vm, options, context),
+    )
+  }
+
+  /** Back to a snapshot, by name or id. The VM is off afterwards, and what was written since its last snapshot is gone. */
+  revertToSnapshot(snapshot: string, options: { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+    return this.#startCrypto('revertToSnapshot', 'revertToSnapshot', options, (vm, context) =>
+      new VmSnapshots(this.#services).revert(vm, snapshot, context),
+    )
+  }
+
+  /**
+   * Forgets a snapshot, by name or id, and merges what nothing needs apart. The VM may be on. Interrupted anywhere every state reads
+   * as before, and `consolidateDisks` ends the work.
+   */
+  removeSnapshot(snapshot: string, options: RemoveSnapshotOptions = {}): Task<VirtualMachineInfo> {
+    return this.#startCrypto('removeSnapshot', 'removeSnapshot', options, (vm, context) =>
+      new VmSnapshots(this.#services).remove(vm, snapshot, options.children ?? false, context),
+    )
+  }
+
+  removeAllSnapshots(options: { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+    return this.#startCrypto('removeAllSnapshots', 'removeSnapshot', options, (vm, context) =>
+      new VmSnapshots(this.#services).removeAll(vm, context),
+    )
+  }
+
+  /** Merges files of its disks that no snapshot needs apart: what an interrupted removal left. */
+  consolidateDisks(options: { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+    return this.#startCrypto('consolidateDisks', 'consolidateDisks', options, (vm, context) =>
+      new VmSnapshots(this.#services).consolidate(vm, context),
+    )
+  }
+
+  /**
+   * Makes a VM of this one: a full copy whose DEKs are its own, in one step under the same KEKs or new ones, encrypted or decrypted;
+   * or a linked clone of a snapshot. This VM is only read and may be on.
+   *
+   * Rejects with VMSEAL_ALREADY_EXISTS (the name), VMSEAL_ENCRYPTION_MISMATCH, VMSEAL_DISK_CHAIN (a linked clone with keys of its
+   * own), VMSEAL_NO_SPACE.
+   */
+  clone(options: CloneOptions): Task<VirtualMachine> {
+    const { events, connections, tasks } = this.#services
+    return tasks.start({
+      name: 'VirtualMachine.clone',
+      entity: this.name,
+      lane: this.id,
+      signal: options.signal,
+      run: async (context) => {
+        const vm = await this.#record()
+        const host = this.#host(vm, options.host)
+        await new VmUnlocking(this.#services).refuseLocked('VirtualMachine.clone', vm, host, context.step)
+        const name = (vm.hostId === null ? undefined : connections.get(vm.hostId)?.name) ?? ''
+        const subject = { operation: 'clone', vm: vm.name, host: name, keys: keysOf(vm) } as const
+        const made = await recordRefusal(events, subject, () =>
+          new VmCloning(this.#services).clone(vm, options, context),
+        )
+        return new VirtualMachine(made, this.#services)
+      },
+    })
+  }
+
+  /** Writes up to 1 MiB to a disk as a guest does; durable when it resolves. On the host's own machine only. */
+  async writeDisk(disk: string, offset: number, data: Uint8Array, options: HostOption = {}): Promise<void> {
+    const vm = await this.#record()
+    const { diskId } = await this.#readable(vm, disk)
+    const text = Buffer.from(data).toString('base64')
+    await this.#onDisk(vm, options, (api) => api.writeDisk(referenceOf(vm), diskId, offset, text))
+  }
+
   /** SHA-256 (hex) of a disk, named by device node or disk id, as a guest reads it. */
   async digest(
     disk: string,
@@ -219,7 +303,7 @@ export class VirtualMachine {
   /** What is refused is on record, with whom and why. */
   #startCrypto(
     method: string,
-    operation: 'reconfigure' | 'recrypt' | 'unlock',
+    operation: CryptoOperationName,
     options: HostOption & { readonly signal?: AbortSignal },
     change: (vm: VmRecord, context: TaskContext) => Promise<VmRecord>,
   ): Task<VirtualMachineInfo> {

@@ -214,7 +214,7 @@ export function requireSectors(capacityBytes: number, sectorSize: number = 512):
 }
 
 /** A folder of this name on the datastore would only be found by the host, after a key was made. */
-async function refuseTaken(host: HostConnection, datastore: string, name: string): Promise<void> {
+export async function refuseTaken(host: HostConnection, datastore: string, name: string): Promise<void> {
   try {
     await host.call((api) => api.readVirtualMachine({ datastore, vmx: `${name}/${name}.vmx` }))
   } catch (error) {

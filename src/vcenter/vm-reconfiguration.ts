@@ -13,7 +13,7 @@ import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
 import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
 import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
-import { refuseSnapshots } from './vm-snapshots.js'
+import { refuseChain, refuseSnapshots } from './vm-snapshots.js'
 
 /** Policy names. Parts that are absent keep theirs. */
 export interface PolicyWish {
@@ -67,6 +67,7 @@ export class VmReconfiguration {
     await this.#requirePrivileges(plan, record)
     await this.#services.inventory.requireNotRunning(record)
     refuseSnapshots(config)
+    refuseChain(config, 'deep')
     for (const id of disksThat('encrypt', plan))
       requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
 

@@ -11,7 +11,7 @@ import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyName } from './task-keys.js'
 import { requireSectors } from './vm-creation.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
-import { refuseSnapshots } from './vm-snapshots.js'
+import { refuseChain, refuseSnapshots } from './vm-snapshots.js'
 
 export interface RecryptOptions {
   /**
@@ -68,6 +68,7 @@ export class VmRecrypt {
       refuseSnapshots(config)
     }
 
+    refuseChain(config, options.depth)
     const named = new Map(options.key === undefined ? [] : parts.map(({ id }) => [id, options.key!]))
     const choice = { named, providerId: options.keyProvider }
     const keyPlan = await this.#keys.plan(

@@ -84,6 +84,23 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   detachDisk: call(onVm('VirtualMachine.Config.RemoveDisk')),
   digest: call(onVm('VirtualMachine.Provisioning.DiskRandomRead'), ['Cryptographer.Access']),
   readDisk: call(onVm('VirtualMachine.Provisioning.DiskRandomRead'), ['Cryptographer.Access']),
+  writeDisk: call(onVm('VirtualMachine.Provisioning.DiskRandomAccess'), ['Cryptographer.Access']),
+  snapshots: call(onVm('System.Read')),
+  // A child is made under the KEK of its disk: no crypto privilege, as in vSphere.
+  createSnapshot: task(onVm('VirtualMachine.State.CreateSnapshot')),
+  revertToSnapshot: task(onVm('VirtualMachine.State.RevertToSnapshot')),
+  removeSnapshot: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  removeAllSnapshots: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  consolidateDisks: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  clone: task(onVm('VirtualMachine.Provisioning.Clone'), [
+    'VirtualMachine.Inventory.CreateFromExisting',
+    'Datastore.AllocateSpace',
+    'Cryptographer.Clone',
+    'Cryptographer.Encrypt',
+    'Cryptographer.Decrypt',
+    'Cryptographer.Recrypt',
+    'Cryptographer.RegisterHost',
+  ]),
   unregister: call(onVm('VirtualMachine.Inventory.Unregister')),
   destroy: call(onVm('VirtualMachine.Inventory.Delete')),
 }

@@ -47,6 +47,7 @@ const privileges = {
   'VirtualMachine.Inventory.Register': 'register a VM that lies on a datastore',
   'VirtualMachine.Inventory.Unregister': 'take a VM out of the inventory',
   'VirtualMachine.Provisioning.Clone': 'clone a VM',
+  'VirtualMachine.Provisioning.DiskRandomAccess': 'write to a disk of a VM',
   'VirtualMachine.Provisioning.DiskRandomRead': 'read a disk of a VM',
   'VirtualMachine.Provisioning.GetVmFiles': 'export the files of a VM',
   'VirtualMachine.Provisioning.PutVmFiles': 'restore the files of a VM',
