@@ -10,6 +10,7 @@ export { Kms } from './kms/kms.js'
 export type { KmsCredentials, KmsEndpoint, KmsOperation, KmsOptions } from './kms/kms.js'
 export type { KmsClient } from './kms/clients.js'
 export type {
+  CloneSpec,
   CreateSpec,
   CryptoSpec,
   DiskConfig,
@@ -20,6 +21,8 @@ export type {
   NewDisk,
   ReconfigureSpec,
   SealedKey,
+  SnapshotConfig,
+  SnapshotSpec,
   VmConfig,
   VmReference,
   Work,

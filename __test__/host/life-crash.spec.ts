@@ -18,7 +18,7 @@ function keyFor() {
 
 test('J3: killed anywhere while a snapshot is merged: every state reads as before, and consolidation ends it', async (t) => {
   let interrupted = 0
-  for (const changes of [1, 2, 3, 4, 6, 8, 10, 13, 17, 22, 28, 36]) {
+  for (const changes of [1, 3, 6, 10, 17, 28, 40]) {
     const lab = await makeLab(t)
     const { kek, secret } = keyFor()
     await install(lab.host, kek)
@@ -55,7 +55,7 @@ test('J3: killed anywhere while a snapshot is merged: every state reads as befor
 for (const action of ['clone', 'link'])
   test(`J1: killed anywhere while a ${action} is made: no VM or all of it, and the source is as it was`, async (t) => {
     let interrupted = 0
-    for (const changes of [1, 2, 4, 6, 9, 12, 15, 18]) {
+    for (const changes of [1, 4, 9, 15]) {
       const lab = await makeLab(t)
       const { kek, secret } = keyFor()
       await install(lab.host, kek)

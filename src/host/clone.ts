@@ -5,7 +5,7 @@
 import { VmsealError } from '../errors.js'
 import { native, type DiskHandle, type KeyHandle } from '../native/load.js'
 import type { CloneSpec, Work } from '../rpc/host-api.js'
-import { makeVirtualMachineFolder } from './create.js'
+import { alreadyExists, makeVirtualMachineFolder } from './create.js'
 import type { Datastore } from './datastore.js'
 import { kekOfLink, openChain, readLinks, type LinkState } from './disk-chain.js'
 import { openDisk, type OpenableDisk } from './disks.js'
@@ -69,6 +69,7 @@ export function cloneVirtualMachine(
       const plan = new ClonePlan(context, state, vm, spec, source, target, newDek, handles)
       await requireSpace(context, datastore, await plan.neededBytes())
       const transaction = plan.transaction(work)
+      if (await target.readVmx()) throw alreadyExists(target)
       if (spec.linked) await noteClone(vm, lock, state, spec, running ?? opened?.dek, source)
       await makeVirtualMachineFolder(context, datastore, target, transaction, work, spec.name)
       await logLine(source, context.name, `${spec.linked ? 'linked clone' : 'clone'} ${spec.name} made`)
@@ -136,7 +137,10 @@ class ClonePlan {
       const parent = below.at(-1) as LinkState
       const kek = key && this.#context.keys.require(key, keysRequired(this.#target, [key]).message)
       const seal = key && {
-        ...{ keyId: key.keyId, providerId: key.providerId, vmId, diskId: newDiskId },
+        keyId: key.keyId,
+        providerId: key.providerId,
+        vmId,
+        diskId: newDiskId,
         generation: firstGeneration,
         sectorSize: sectorSize ?? parent.sectorSize ?? 512,
       }
@@ -149,7 +153,10 @@ class ClonePlan {
         const hint = foreignName(parent)
         links.push(...below.map((link) => foreignLink(link, below)))
         links.push({
-          ...{ file, vmId, diskId: newDiskId, parent: hint },
+          file,
+          vmId,
+          diskId: newDiskId,
+          parent: hint,
           ...(seal && { generation: firstGeneration }),
         })
         steps.push({

@@ -205,7 +205,7 @@ async function removeIfEmpty(files: VirtualMachineFiles): Promise<void> {
   }
 }
 
-function alreadyExists(files: VirtualMachineFiles): VmsealError {
+export function alreadyExists(files: VirtualMachineFiles): VmsealError {
   const subject = files.label('')
   return new VmsealError('VMSEAL_ALREADY_EXISTS', `the folder ${subject} exists; choose another name`, {
     details: { subject },

@@ -70,7 +70,7 @@ export function openForGuest(
     return openChain(links, keys, true)
   } catch (error) {
     if (!isVmsealError(error, 'VMSEAL_DESCRIPTOR_UNSUPPORTED')) throw error
-    return openForReading(disk, vmId, keys, files)
+    return openChain(links, keys, false)
   }
 }
 
@@ -104,11 +104,6 @@ export function kekOfLink(link: LinkState, keys: KeyCache): KeyHandle | undefine
       failure ??= error
     }
   throw failure ?? keyRequired({ file: name, diskId, keys: link.keys }, files)
-}
-
-/** The KEKs any of which would open the link; empty: it is plain, or the host has one of them. */
-export function missingKeysOfLink(link: LinkState, keys: KeyCache): readonly CryptoKeyId[] {
-  return link.keys.some((key) => keys.get(key) !== undefined) ? [] : link.keys
 }
 
 function nativeLink(link: LinkState, keys: KeyCache, used: KeyHandle[]) {

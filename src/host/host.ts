@@ -21,6 +21,7 @@ import { createVirtualMachine } from './create.js'
 import { Datastore } from './datastore.js'
 import { destroyVirtualMachine } from './destroy.js'
 import { openForReading } from './disk-chain.js'
+import { DiskConsolidation } from './disk-consolidation.js'
 import { writeToDisk } from './disk-write.js'
 import { EncryptionMode } from './encryption-mode.js'
 import { GuestStates, type GuestState } from './guest-state.js'
@@ -75,6 +76,7 @@ interface Boot {
   readonly context: HostContext
   readonly powered: PoweredOnVms
   readonly guests: GuestStates
+  readonly consolidation: DiskConsolidation
   readonly snapshots: Snapshots
   readonly stopping: AbortController
   readonly requests: Set<Promise<unknown>>
@@ -280,7 +282,6 @@ export class Host implements HostApi {
     return this.#serve(async (boot) => {
       const files = this.#files(vm)
       checkUuid(snapshotId, 'snapshotId')
-      if (boot.powered.isOn(files)) await boot.powered.powerOff(files)
       await boot.snapshots.revert(files, snapshotId, stoppable(work, boot))
       return configOf(boot, files)
     })
@@ -298,7 +299,7 @@ export class Host implements HostApi {
   consolidateDisks(vm: VmReference, work: Work = {}): Promise<VmConfig> {
     return this.#serve(async (boot) => {
       const files = this.#files(vm)
-      await boot.snapshots.consolidate(files, stoppable(work, boot))
+      await boot.consolidation.run(files, stoppable(work, boot))
       return configOf(boot, files)
     })
   }
@@ -372,6 +373,7 @@ export class Host implements HostApi {
       freeBytes: (datastore) => (freeBytes ? freeBytes(datastore.name) : datastore.freeBytes()),
     }
     const powered = new PoweredOnVms(context)
+    const consolidation = new DiskConsolidation(context, powered)
     return {
       id,
       keys,
@@ -379,7 +381,8 @@ export class Host implements HostApi {
       context,
       powered,
       guests: new GuestStates(context, powered),
-      snapshots: new Snapshots(context, powered),
+      consolidation,
+      snapshots: new Snapshots(context, powered, consolidation),
       stopping: new AbortController(),
       requests: new Set(),
       unregister: registerBoot(id),

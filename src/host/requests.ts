@@ -100,8 +100,8 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
 export function checkSnapshotSpec(spec: unknown): asserts spec is SnapshotSpec {
   const { snapshotId, name, description, memory } = record(spec, 'spec')
   checkUuid(snapshotId, 'spec.snapshotId')
-  // eslint-disable-next-line no-control-regex
   requireThat(
+    // eslint-disable-next-line no-control-regex
     typeof name === 'string' && /^[^\0-\x1f\x7f]{1,80}$/.test(name),
     'spec.name',
     '1 to 80 characters',

@@ -1,16 +1,17 @@
-/** Snapshots of a VM: taking, going back, removing, and merging what nothing needs apart. */
+/** Snapshots of a VM: taking, going back, removing. */
 import { VmsealError } from '../errors.js'
-import { native, type DiskHandle, type KeyHandle } from '../native/load.js'
+import { native, type DiskHandle } from '../native/load.js'
 import type { SnapshotSpec, Work } from '../rpc/host-api.js'
-import { afterConsolidation, movedDisks, nextConsolidation, type Consolidation } from './consolidation.js'
+import { afterConsolidation, nextConsolidation } from './consolidation.js'
 import type { Datastore } from './datastore.js'
 import { kekOfLink, linksOf, openChain, pushChild, readLinks, type LinkState } from './disk-chain.js'
 import { replaceFile } from './durable-file.js'
-import { commitTransaction, type FileTransaction } from './file-transaction.js'
+import type { DiskConsolidation } from './disk-consolidation.js'
+import type { FileTransaction } from './file-transaction.js'
 import { memoryStep } from './guest-state.js'
+import { commitHeld, holdOpenVm, type HeldVm } from './held-vm.js'
 import type { DiskEntry } from './home-description.js'
 import { requireSpace, type HostContext } from './host-context.js'
-import type { VirtualMachineLock } from './lock.js'
 import type { PoweredOnVms } from './power.js'
 import {
   chainOf,
@@ -26,14 +27,7 @@ import { keysRequired, openHomeOf, readVirtualMachine, type VirtualMachine } fro
 import { openSnapshotConfig, sealConfig } from './vm-home.js'
 import { logLine } from './vm-log.js'
 import { VmxDocument } from './vmx.js'
-import { WorkMeter, type WorkStep } from './work.js'
-
-/** A VM whose lock is held. `dek` is there when VM home is encrypted. */
-interface Held {
-  readonly lock: VirtualMachineLock
-  readonly vm: VirtualMachine
-  readonly dek?: KeyHandle
-}
+import type { WorkStep } from './work.js'
 
 /** A child that is about to be made. */
 interface NewChild {
@@ -48,14 +42,16 @@ interface NewChild {
 export class Snapshots {
   readonly #context: HostContext
   readonly #powered: PoweredOnVms
+  readonly #consolidation: DiskConsolidation
 
-  constructor(context: HostContext, powered: PoweredOnVms) {
+  constructor(context: HostContext, powered: PoweredOnVms, consolidation: DiskConsolidation) {
     this.#context = context
     this.#powered = powered
+    this.#consolidation = consolidation
   }
 
   create(datastore: Datastore, files: VirtualMachineFiles, spec: SnapshotSpec, work: Work): Promise<void> {
-    return this.#hold(files, async (held) => {
+    return holdOpenVm(this.#context, this.#powered, files, async (held) => {
       const { vm, dek } = held
       this.#checkNew(vm, spec, files)
       await requireSpace(this.#context, datastore, 0)
@@ -105,9 +101,19 @@ export class Snapshots {
     })
   }
 
-  /** The VM is off: the caller saw to that. */
-  revert(files: VirtualMachineFiles, snapshotId: string, work: Work): Promise<void> {
-    return this.#hold(files, async (held) => {
+  /** A VM that is on is powered off, once it is clear that it can go back. */
+  async revert(files: VirtualMachineFiles, snapshotId: string, work: Work): Promise<void> {
+    if (this.#powered.isOn(files)) {
+      const vm = await readVirtualMachine(files)
+      openHomeOf(vm, this.#context.keys, files)?.dek.dispose()
+      for (const disk of snapshotOf(vm, snapshotId, files).disks) {
+        const links = chainOf(vm.table, disk, vm.description.vmId)
+        const { states } = await readLinks(links, disk.device, files)
+        for (const link of states) kekOfLink(link, this.#context.keys)
+      }
+      await this.#powered.powerOff(files)
+    }
+    return holdOpenVm(this.#context, this.#powered, files, async (held) => {
       const { vm, dek } = held
       const snapshot = snapshotOf(vm, snapshotId, files)
       const names = new FreeNames(files, await files.list())
@@ -147,7 +153,7 @@ export class Snapshots {
   }
 
   async remove(files: VirtualMachineFiles, snapshotId: string, children: boolean, work: Work): Promise<void> {
-    await this.#hold(files, async (held) => {
+    await holdOpenVm(this.#context, this.#powered, files, async (held) => {
       const { vm, dek } = held
       const snapshot = snapshotOf(vm, snapshotId, files)
       const gone = new Set([snapshotId])
@@ -170,95 +176,11 @@ export class Snapshots {
       const superseded = vm.table.snapshots
         .filter(({ id }) => gone.has(id))
         .flatMap(({ homeFiles }) => homeFiles.map(({ file }) => file))
-      await this.#commit(files, held, {}, { generation, vmx, created: [], superseded, steps: [] })
+      await commitHeld(files, held, {}, { generation, vmx, created: [], superseded, steps: [] })
       await this.#recordTree(files, table, generation)
       await logLine(files, this.#context.name, `snapshot ${snapshot.name} removed; generation ${generation}`)
     })
-    await this.consolidate(files, work)
-  }
-
-  /** Merges file by file, each in a transaction of its own: whatever stops it, every state reads as before. */
-  async consolidate(files: VirtualMachineFiles, work: Work): Promise<void> {
-    for (let again = true; again;)
-      again = await this.#hold(files, async (held) => {
-        const next = nextConsolidation(held.vm.table, held.vm.description.disks)
-        if (next === undefined) return false
-        if (work.signal?.aborted) throw new VmsealError('VMSEAL_CANCELLED')
-        if (next.kind === 'drop') await this.#drop(files, held, next)
-        else await this.#merge(files, held, next, work)
-        return true
-      })
-  }
-
-  async #drop(files: VirtualMachineFiles, held: Held, next: Consolidation & { kind: 'drop' }): Promise<void> {
-    const table = afterConsolidation(held.vm.table, next)
-    await this.#commit(
-      files,
-      held,
-      {},
-      {
-        ...changedVmx(held.vm, held.dek, files, { table }),
-        created: [],
-        superseded: next.files.flatMap((file) => files.filesOfDisk(file)),
-        steps: [],
-      },
-    )
-  }
-
-  async #merge(
-    files: VirtualMachineFiles,
-    held: Held,
-    next: Consolidation & { kind: 'merge' },
-    work: Work,
-  ): Promise<void> {
-    const { vm, dek } = held
-    const { lower, upper } = next
-    const table = afterConsolidation(vm.table, next)
-    const disks = movedDisks(vm.description.disks, next)
-    const { handle, index, own, bytes } = await this.#openMerge(files, vm, upper)
-    let kept = false
-    try {
-      const step: WorkStep = {
-        label: `merge ${upper.file} into ${lower.file}`,
-        bytes,
-        start: () => handle.merge(index),
-      }
-      await this.#commit(files, held, work, {
-        ...changedVmx(vm, dek, files, { disks, table }),
-        created: [],
-        superseded: files.filesOfDisk(upper.file),
-        steps: [step],
-      })
-      handle.endMerge(index, true)
-      kept = true
-    } finally {
-      if (!kept) handle.endMerge(index, false)
-      if (own) handle.close()
-    }
-    for (const child of table.links.filter(({ parent }) => parent === lower.file))
-      if (vm.table.links.some(({ file, parent }) => file === child.file && parent === upper.file))
-        native.setParentHint(files.path(child.file), lower.file)
-    await logLine(files, this.#context.name, `${upper.file} merged into ${lower.file}`)
-  }
-
-  /** The chain that ends with or passes through `upper`: the guest's own when the VM is on. */
-  async #openMerge(files: VirtualMachineFiles, vm: VirtualMachine, upper: ChainLink) {
-    for (const disk of vm.disks) {
-      const links = disk.links ?? []
-      const index = links.findIndex(({ file }) => file === upper.file)
-      const handle = index < 0 ? undefined : this.#powered.disk(files, disk.diskId)
-      if (handle) return { handle, index, own: false, bytes: disk.capacityBytes }
-    }
-    const { diskId, generation } = upper
-    const entry = {
-      device: '',
-      file: upper.file,
-      diskId,
-      ...(generation !== undefined && { sealedGeneration: generation }),
-    }
-    const { states, top } = await readLinks(chainOf(vm.table, entry, upper.vmId), 'a snapshot', files)
-    const handle = openChain(states, this.#context.keys, true)
-    return { handle, index: states.length - 1, own: true, bytes: top.capacityBytes }
+    await this.#consolidation.run(files, work)
   }
 
   #checkNew(vm: VirtualMachine, spec: SnapshotSpec, files: VirtualMachineFiles): void {
@@ -319,7 +241,7 @@ export class Snapshots {
   /** Has the open disks of a VM that is on write to their children from the commit on; when it fails, as before. */
   async #commitInGuest(
     files: VirtualMachineFiles,
-    held: Held,
+    held: HeldVm,
     work: Work,
     children: readonly NewChild[],
     transaction: FileTransaction,
@@ -337,7 +259,7 @@ export class Snapshots {
       }
     }
     try {
-      await this.#commit(files, held, work, { ...transaction, verify })
+      await commitHeld(files, held, work, { ...transaction, verify })
     } catch (error) {
       // If it cannot be known whether the commit holds, the guest's bytes go where either side finds them.
       const found = await files.readVmx().catch(() => undefined)
@@ -345,30 +267,6 @@ export class Snapshots {
         for (const handle of pushed) handle.popChild()
       throw error
     }
-  }
-
-  #hold<T>(files: VirtualMachineFiles, body: (held: Held) => Promise<T>): Promise<T> {
-    return this.#powered.hold(files, async (lock, running) => {
-      const vm = await readVirtualMachine(files)
-      const opened = running ? undefined : openHomeOf(vm, this.#context.keys, files)
-      const dek = running ?? opened?.dek
-      try {
-        return await body({ lock, vm, ...(dek && { dek }) })
-      } finally {
-        opened?.dek.dispose()
-      }
-    })
-  }
-
-  async #commit(
-    files: VirtualMachineFiles,
-    { lock }: Held,
-    work: Work,
-    transaction: FileTransaction,
-  ): Promise<void> {
-    const meter = new WorkMeter(work, transaction.steps)
-    await commitTransaction(files, lock, transaction, meter)
-    meter.finish('committed')
   }
 
   /** The .vmsd tells other tools of the tree; the .vmx is what counts, so a failure here is none. */

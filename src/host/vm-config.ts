@@ -7,10 +7,10 @@ import { readLinks } from './disk-chain.js'
 import { missingKeysOfDisk, readDiskState, type DiskState } from './disks.js'
 import { describeHome, type DiskEntry, type HomeDescription } from './home-description.js'
 import type { KeyCache } from './key-cache.js'
+import { readSnapshotTable } from './snapshot-table-reader.js'
 import {
   chainOf,
   linkOf,
-  readSnapshotTable,
   shapeOf,
   type CloneRecord,
   type SnapshotRecord,

@@ -5,7 +5,7 @@ import type { CloneSpec, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
-import { withoutKeys } from './key-distribution.js'
+import { tolerateKnown, withoutKeys } from './key-distribution.js'
 import { requireVirtualMachineName } from './names.js'
 import { refuseMismatch } from './policy-plan.js'
 import type { Services } from './services.js'
@@ -137,7 +137,7 @@ export class VmCloning {
     return made
   }
 
-  /** A VM that is on goes on writing: what is cloned is a snapshot, which goes afterwards. */
+  /** A VM that is on goes on writing: what is cloned is a snapshot, which goes afterwards; one that cannot is there to be seen. */
   async #onHost(
     record: VmRecord,
     config: VmConfig,
@@ -173,7 +173,7 @@ export class VmCloning {
       })
     } finally {
       if (passing && of !== undefined)
-        await snapshots.remove(record, of, false, { ...context, signal: never })
+        await snapshots.remove(record, of, false, { ...context, signal: never }).catch(tolerateKnown)
     }
   }
 

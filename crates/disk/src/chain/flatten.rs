@@ -1,5 +1,6 @@
 //! A copy of a whole chain in one flat disk of its own.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +77,6 @@ pub fn flatten(
                     xts.encrypt(chunk, offset / u64::from(xts.sector_size()))?;
                     refuse_when_wiped()?;
                 }
-                use std::os::unix::fs::FileExt as _;
                 let written = files.file().write_all_at(chunk, offset);
                 written.map_err(|error| Error::io("write", files.flat(), error))?;
             }
