@@ -146,7 +146,7 @@ export interface VmRecord {
   readonly homeKey: CryptoKeyId | null
   /** Generation of the DEK of VM home; null: VM home is plain. */
   readonly homeGeneration: number | null
-  /** Further KEKs that open parts of the VM: a shallow recrypt was interrupted. */
+  /** Further KEKs that open parts of the VM: a shallow recrypt was interrupted, or only snapshots keep files of theirs. */
   readonly formerKeys: readonly CryptoKeyId[]
   readonly cryptoState: 'unlocked' | 'locked'
   readonly powerState: 'poweredOn' | 'poweredOff'

@@ -42,7 +42,10 @@ export interface VirtualMachineInfo extends VmReference {
   /** Absent: VM home is plain. */
   readonly homeKey?: CryptoKeyId
   readonly disks: readonly VirtualMachineDisk[]
-  /** Further keys that open parts of the VM: a shallow recrypt was interrupted. Recrypt again to end it. */
+  /**
+   * Further keys that open parts of the VM: a shallow recrypt was interrupted, which recrypting again ends, or only snapshots keep
+   * files of theirs.
+   */
   readonly formerKeys?: readonly CryptoKeyId[]
   readonly cryptoState: 'unlocked' | 'locked'
   /** Keys of the VM that its host lacks. Known while the host is connected. */
