@@ -193,7 +193,7 @@ export declare function encryptDiskInPlace(descriptor: string, kek: KeyHandle, s
 export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
-export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number): Promise<string>
+export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
 
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask
@@ -234,6 +234,8 @@ export declare function keyOfToken(token: number): KeyHandle
 export interface KmipConnectionOptions {
   host: string
   port: number
+  /** Default: none. */
+  proxy?: KmipProxy
   /** DNS name or IP address in the server's certificate; default: `host`. */
   serverName?: string
   /** PEM, one or more. */
@@ -278,6 +280,12 @@ export interface KmipListenerOptions {
   idleTimeoutMs?: number
   /** Default 5000. */
   handshakeTimeoutMs?: number
+}
+
+/** An HTTP proxy that a KMS is reached through (CONNECT). */
+export interface KmipProxy {
+  host: string
+  port: number
 }
 
 /** A client that was turned away, or put out for what it did. */
