@@ -29,6 +29,8 @@ export interface KmsServerAddress {
   readonly port: number
   /** Name in the server's certificate when it is not `host`. */
   readonly serverName?: string
+  /** HTTP proxy that it is reached through (CONNECT, without a password), which then resolves the name. */
+  readonly proxy?: { readonly host: string; readonly port: number }
 }
 
 export interface KeyProviderRecord {

@@ -12,6 +12,7 @@ import { withVCenter } from '../vcenter-directory.js'
 interface DoctorOptions {
   readonly server?: Address
   readonly serverName?: string
+  readonly proxy?: Address
   readonly ca?: string
   readonly certificate?: string
   readonly key?: string
@@ -27,6 +28,7 @@ export function addDoctor(provider: Command): void {
     .argument('[provider]', 'id of a provider of --vcenter')
     .option('--server <host:port>', 'one server', address)
     .option('--server-name <name>', 'name in the certificate of the server, when it is not its host')
+    .option('--proxy <host:port>', 'HTTP proxy that the server is reached through', address)
     .option('--ca <file>', 'authority, or certificate, of the server (PEM)')
     .option('--certificate <file>', 'certificate of the client (PEM)')
     .option('--key <file>', 'private key of the client; it is read by the TLS library alone')
@@ -53,10 +55,15 @@ async function doctor(provider: string | undefined, options: DoctorOptions): Pro
 }
 
 async function ofServer(options: DoctorOptions): Promise<ServerDiagnosis> {
-  const { server, serverName, ca, certificate, key } = options
+  const { server, serverName, proxy, ca, certificate, key } = options
   if (!server || ca === undefined || certificate === undefined || key === undefined)
     throw wrongCall('give --server, --ca, --certificate and --key, or the id of a provider and --vcenter')
-  return diagnoseUnregistered(serverName === undefined ? server : { ...server, serverName }, {
+  const reached = {
+    ...server,
+    ...(serverName === undefined ? {} : { serverName }),
+    ...(proxy ? { proxy } : {}),
+  }
+  return diagnoseUnregistered(reached, {
     caCertificate: readText(ca),
     certificate: readText(certificate),
     privateKeyFile: resolve(key),
