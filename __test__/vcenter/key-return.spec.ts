@@ -1,4 +1,5 @@
 /** Row A9 of the feature table: how a host that lost its keys gets them back, and what happens when it cannot. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite } from './site.js'
@@ -64,4 +65,21 @@ test('A9: a key that the KMS lost or deactivated keeps the VM locked, and unlock
   await t.throwsAsync(gone.powerOn(), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
   await gone.unregister()
   t.deepEqual((await vcenter.virtualMachines.list()).map(({ name }) => name), ['fine', 'off']) // prettier-ignore
+})
+
+test('A9: a restart that a task is the first to see: the host gets the keys of the other VMs too', async (t) => {
+  const site = await openSite(t)
+  const make = (name: string) =>
+    site.vcenter.virtualMachines.create({
+      name, cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
+    }) // prettier-ignore
+  await make('first')
+  await site.hosts[1]?.restart()
+  await make('second')
+  const keys = async (index: number): Promise<string[]> =>
+    ((await site.hosts[index]?.listKeys()) ?? []).map(({ keyId }) => keyId).toSorted()
+  const wanted = await keys(0)
+  t.is(wanted.length, 2)
+  while ((await keys(1)).length < wanted.length) await sleep(50)
+  t.deepEqual(await keys(1), wanted)
 })

@@ -100,7 +100,6 @@ export class HostLink {
       this.#services.connections.set(this.#connection)
     }
     const connection = this.#connection
-    connection.catchUp()
     this.#mayHoldUnused = true
     try {
       const sync = await synchroniseHost(this.#services, connection)

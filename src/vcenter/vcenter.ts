@@ -161,7 +161,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
         events,
         sealing,
         encryption: hostEncryption,
-        onFailed: expect,
+        onLacking: expect,
       }),
       hostEncryption,
       restoration,
