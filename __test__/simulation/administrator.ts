@@ -2,13 +2,12 @@
 import { createHash } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { isVmsealError, type VCenter } from '../../src/index.js'
-import { parties } from './scheduler.js'
 import { clusters } from './template.js'
 import type { World } from './world.js'
 
-export const encryption = 'VM Encryption Policy'
-export const plain = 'Datastore Default'
-export const imageBytes = 8192
+const encryption = 'VM Encryption Policy'
+const plain = 'Datastore Default'
+const imageBytes = 8192
 const mostVms = 3
 
 /** What is known of a VM. `undefined` and ranges: an operation failed, or nobody knows how it ended. */
@@ -34,16 +33,12 @@ interface Operation {
   readonly apply?: (outcome: Outcome) => void
 }
 
-interface Underway extends Operation {
-  readonly vcenter: object
-}
-
 export class Administrator {
   readonly vms: KnownVm[] = []
   /** What should not have happened. */
   readonly violations: string[] = []
   readonly #world: World
-  readonly #underway = new Set<Underway>()
+  readonly #underway = new Set<Operation>()
   #made = 0
   done = 0
   refused = 0
@@ -92,19 +87,14 @@ export class Administrator {
     this.#underway.clear()
   }
 
-  start(operation: Operation): void {
-    this.#start(operation)
-  }
-
   #start(operation: Operation): void {
     const { vcenter, simulation } = this.#world
     const what = vcenter?.what
     if (!vcenter?.party.alive || !what) return
-    const underway: Underway = { ...operation, vcenter: what }
-    this.#underway.add(underway)
+    this.#underway.add(operation)
     simulation.note('administrator', `${operation.label} begins`)
     const end = (outcome: Outcome, error?: unknown): void => {
-      if (!this.#underway.delete(underway)) return
+      if (!this.#underway.delete(operation)) return
       const code = isVmsealError(error) ? error.code : error === undefined ? '' : String(error)
       simulation.note('administrator', `${operation.label} ${outcome} ${code}`)
       if (error !== undefined && (!isVmsealError(error) || error.code === 'VMSEAL_INTERNAL'))
@@ -252,9 +242,4 @@ export class Administrator {
 
 export function describe(error: unknown): string {
   return error instanceof Error ? (error.stack ?? error.message) : String(error)
-}
-
-/** Promises that nobody waited for: whose they are is in the context they failed in. */
-export function currentParty(): string {
-  return parties.getStore()?.name ?? 'nobody'
 }

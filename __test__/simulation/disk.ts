@@ -14,7 +14,7 @@ const promises = require('node:fs/promises') as Record<string, (...values: never
 type Change = 'EIO' | 'ENOSPC'
 
 /** Which parties have a bad disk now: the part of their requests that fails. */
-export class DiskFaults {
+class DiskFaults {
   readonly #bad = new Map<string, number>()
 
   spoil(party: string, share: number): void {

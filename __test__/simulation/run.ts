@@ -20,7 +20,7 @@ export interface RunResult {
   readonly lines?: readonly string[]
 }
 
-export interface RunOptions {
+interface RunOptions {
   readonly keepTrace?: boolean
   readonly plant?: PlantedFault
 }

@@ -14,7 +14,7 @@ import { clusters, type Template } from './template.js'
 
 closing.kms = closeDatabase
 
-export interface Running<What> {
+interface Running<What> {
   readonly party: Party
   /** Absent while it starts, and for good if it could not. */
   what?: What
@@ -47,10 +47,6 @@ export class World {
 
   path(...names: string[]): string {
     return path.join(this.directory, ...names)
-  }
-
-  static hostsOf(cluster: string): readonly string[] {
-    return clusters.find(({ name }) => name === cluster)?.hosts ?? []
   }
 
   static readonly hostNames: readonly string[] = clusters.flatMap(({ hosts }) => hosts)

@@ -131,7 +131,7 @@ test('F6: a host that is silent does not hold up the others: the VM is made, and
     name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
   }) // prettier-ignore
   const key = (await vm.info()).homeKey
-  t.is(count(site, 'com.vmware.vc.host.Crypto.SendKeyError.HostError'), 1)
+  t.true(count(site, 'com.vmware.vc.host.Crypto.SendKeyError.HostError') > 0)
   t.deepEqual(await site.hosts[0]?.listKeys(), [key])
   proxy.silent = false
   proxy.cut()

@@ -79,6 +79,12 @@ export class KeyDistribution {
     }
   }
 
+  /** A host lacks a key that the store names: it is brought up to date once more, whatever was done for it before. */
+  lacks(host: HostConnection): void {
+    host.missSomething()
+    this.#services.onLacking?.(host)
+  }
+
   /** Makes sure that one host has all of `keys`. VMSEAL_ENCRYPTION_KEY_REQUIRED or the reason why not. */
   async ensure(keys: readonly CryptoKeyId[], host: HostConnection, step: Reporter = ignore): Promise<void> {
     if (keys.length === 0) return

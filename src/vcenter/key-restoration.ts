@@ -40,7 +40,7 @@ export class KeyRestoration {
   /** Brings a host up to date when whoever did it before has ended, and sees to what it still lacks afterwards. */
   async inTurn(host: HostConnection, work: () => Promise<HostSync>): Promise<HostSync> {
     const sync = await this.#turns.take(host.hostId, work)
-    if (sync.failed.length === 0 && sync.locked.length === 0) this.#forget(host)
+    if (isUpToDate(host, sync)) this.#forget(host)
     else this.expect(host)
     return sync
   }
@@ -81,8 +81,7 @@ export class KeyRestoration {
   async #attempt(host: HostConnection, attempts: number): Promise<void> {
     // The entry stays while the attempt runs, so that nobody begins another one.
     try {
-      const { failed, locked } = await this.#synchronise(host)
-      if (failed.length === 0 && locked.length === 0) return
+      if (isUpToDate(host, await this.#synchronise(host))) return
     } catch (error) {
       if (!isVmsealError(error)) throw error
       // A host that is gone is brought up to date when it is connected again.
@@ -96,4 +95,9 @@ export class KeyRestoration {
     clearTimeout(this.#waiting.get(hostId)?.timer)
     this.#waiting.delete(hostId)
   }
+}
+
+/** It may have begun to lack something while it was seen to. */
+function isUpToDate(host: HostConnection, { failed, locked }: HostSync): boolean {
+  return failed.length === 0 && locked.length === 0 && !host.missedSomething
 }

@@ -45,6 +45,8 @@ export class TaskKeys {
   readonly #services: TaskKeysServices
   /** Which boots of hosts each key was pushed to, or should have been. */
   readonly #reached = new Map<CryptoKeyId, ReadonlySet<string>>()
+  /** Those that did not get one. */
+  readonly #lacking = new Set<HostConnection>()
 
   constructor(services: TaskKeysServices) {
     this.#services = services
@@ -95,6 +97,7 @@ export class TaskKeys {
     for (const key of withoutKeys([...keys.values()], [])) {
       const pushes = await this.#services.distribution.push(key, [host, ...others], context.step)
       this.#reached.set(key, new Set(pushes.map((push) => bootOf(push.host))))
+      for (const push of pushes) if (push.error) this.#lacking.add(push.host)
       requirePushed(pushes.filter((push) => push.host === host))
     }
     return keys
@@ -102,9 +105,10 @@ export class TaskKeys {
 
   /**
    * Call it once the store names the keys. Hosts that joined or restarted between `provide` and then were brought
-   * up to date without them.
+   * up to date without them. So may those have been that did not get a key: nobody waits for them, they are tried again.
    */
   async reachLateHosts(clusterId: string, context: TaskContext): Promise<void> {
+    for (const host of this.#lacking) this.#services.distribution.lacks(host)
     for (const [key, reached] of this.#reached) {
       const late = this.#services.connections
         .ofCluster(clusterId)
