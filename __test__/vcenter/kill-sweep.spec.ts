@@ -8,7 +8,7 @@ import path from 'node:path'
 import { Host, VCenter, type HostApi } from '../../src/index.js'
 import { SqliteDatabase } from '../../src/store/sqlite-database.js'
 import { connectAsVCenter } from './kms-view.js'
-import { encryption, openSite, type Site } from './site.js'
+import { encryption, openSite, plain, type Site } from './site.js'
 
 /** Counts the steps of the vCenter that is armed, and at one of them ends it: nothing of it gets through any more. */
 class Killer {
@@ -198,4 +198,30 @@ test.serial('killed in the middle of a change of the host key', async (t) => {
   const change: Act = (vcenter) => vcenter.hosts.changeHostKey('esx-1')
   const steps = await sweep(t, nothing, change, change)
   t.true(steps > 8, `${steps} steps`)
+})
+
+const makeEncrypted: Act = (vcenter, name) => make(vcenter, name, encryption)
+
+test.serial('killed in the middle of a decryption', async (t) => {
+  const decrypt: Act = async (vcenter, name) =>
+    (await vcenter.virtualMachines.get(name)).applyPolicy({ home: plain, disks: plain }).done
+  const steps = await sweep(t, makeEncrypted, decrypt, decrypt)
+  t.true(steps > 8, `${steps} steps`)
+})
+
+test.serial('killed in the middle of a shallow recrypt', async (t) => {
+  const recrypt: Act = async (vcenter, name) =>
+    (await vcenter.virtualMachines.get(name)).recrypt({ depth: 'shallow' }).done
+  const steps = await sweep(t, makeEncrypted, recrypt, recrypt)
+  t.true(steps > 15, `${steps} steps`)
+})
+
+test.serial('killed while a disk is taken out', async (t) => {
+  const detach: Act = async (vcenter, name) => {
+    const vm = await vcenter.virtualMachines.get(name)
+    const [disk] = (await vm.info()).disks
+    if (disk) await vm.detachDisk(disk.device)
+  }
+  const steps = await sweep(t, makeEncrypted, detach, detach)
+  t.true(steps > 6, `${steps} steps`)
 })
