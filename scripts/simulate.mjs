@@ -27,6 +27,12 @@ setUp()
 const seedsOfAProcess = 500
 const began = performance.now()
 const failures = []
+const children = new Set()
+for (const signal of ['SIGINT', 'SIGTERM'])
+  process.once(signal, () => {
+    for (const child of children) child.kill(signal)
+    process.exit(1)
+  })
 let next = from
 let done = 0
 
@@ -49,6 +55,7 @@ function runSeeds(first, count) {
   const file = join(root, '__test__/simulation/simulate.ts')
   const argv = ['--import=tsx', '--expose-gc', file, '--json', '--from', first, '--seeds', count, ...more]
   const child = spawn(process.execPath, argv.map(String), { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
+  children.add(child)
   let seen = 0
   createInterface({ input: child.stdout }).on('line', (line) => {
     const result = JSON.parse(line)
@@ -58,6 +65,7 @@ function runSeeds(first, count) {
   })
   return new Promise((resolve) =>
     child.on('close', (status, signal) => {
+      children.delete(child)
       if (seen < count) fail(first + seen, [`the process ended with ${status ?? signal}`])
       resolve()
     }),

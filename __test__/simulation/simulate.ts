@@ -27,7 +27,8 @@ const { run } = await import('./run.js')
 const from = Number(values.from)
 const count = Number(values.seeds)
 const template = await makeTemplate()
-process.once('SIGTERM', () => void removeTemplate(template).finally(() => process.exit(143)))
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => void removeTemplate(template).finally(() => process.exit(1)))
 let failed = 0
 try {
   for (let seed = from; seed < from + count; seed += 1) {
