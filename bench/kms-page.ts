@@ -103,16 +103,30 @@ ${markdownTable(
 ## Rates
 
 ${markdownTable(
-  ['Server', 'Operation', 'Connections', 'Per second', 'p50, ms', 'p99, ms'],
-  kms.rates.map(({ server, operation, connections, perSecond: rate, p50, p99 }) => [
+  [
+    'Server',
+    'Operation',
+    'Connections',
+    'Per second',
+    'p50, ms',
+    'p99, ms',
+    'CPU, us: server',
+    'CPU, us: client',
+  ],
+  kms.rates.map(({ server, operation, connections, perSecond: rate, p50, p99, cpu }) => [
     server,
     operation,
     String(connections),
     number(rate),
     p50.toFixed(2),
     p99.toFixed(2),
+    cpu ? number(cpu.server) : '',
+    cpu ? number(cpu.client) : '',
   ]),
 )}
+
+CPU is the time of all threads of a process for one request. The two processes share the processors, so their sum says how many
+requests a machine of this kind can answer at most while it also asks them.
 
 Our client in batches of 100 over four connections gets ${number(kms.batched.perSecond)} keys per second from it. A key provider
 fetches ${number(provider.bulk.keys)} different keys in ${provider.bulk.seconds} s (${number(provider.bulk.perSecond)}/s) in bulk, and one by one, 16 calls at once,

@@ -33,6 +33,8 @@ export interface KmsRate {
   /** Milliseconds. */
   readonly p50: number
   readonly p99: number
+  /** Microseconds of CPU time for one request, all threads: what the rate is on a machine that has nothing else to do. */
+  readonly cpu?: { readonly server: number; readonly client: number }
 }
 
 export interface KmsResult {
@@ -57,7 +59,7 @@ export async function measureKms(quick: boolean): Promise<KmsResult> {
     const measure = async (operation: KmsRate['operation'], connections: number) =>
       rates.push({
         server: 'vmseal',
-        ...(await measureRate(served.options, operation, connections, ids, seconds)),
+        ...(await measureRate(served.options, operation, connections, ids, seconds, served.child)),
       })
     for (const connections of [1, 4, 16, 64]) await measure('Create', connections)
     for (const connections of [1, 4, 16, 64]) await measure('Get', connections)
@@ -163,8 +165,10 @@ async function measureRate(
   connections: number,
   ids: readonly string[],
   seconds: number,
+  server?: ChildProcess,
 ): Promise<Omit<KmsRate, 'server'>> {
   await repeat(options, operation, connections, ids, (done, elapsed) => elapsed < 500 && done < 2000)
+  const before = server && (await cpuTimes(server))
   const { times, elapsed } = await repeat(
     options,
     operation,
@@ -174,7 +178,25 @@ async function measureRate(
   )
   const sorted = times.toSorted((a, b) => a - b)
   const at = (share: number) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
-  return { operation, connections, perSecond: (times.length / elapsed) * 1000, p50: at(0.5), p99: at(0.99) }
+  const after = server && (await cpuTimes(server))
+  const perRequest = (side: 'server' | 'client') =>
+    ((after?.[side] ?? 0) - (before?.[side] ?? 0)) / times.length
+  return {
+    operation,
+    connections,
+    perSecond: (times.length / elapsed) * 1000,
+    p50: at(0.5),
+    p99: at(0.99),
+    ...(server ? { cpu: { server: perRequest('server'), client: perRequest('client') } } : {}),
+  }
+}
+
+/** Microseconds since each process began. */
+async function cpuTimes(child: ChildProcess): Promise<{ server: number; client: number }> {
+  child.send('cpu')
+  const [server] = (await once(child, 'message')) as [NodeJS.CpuUsage]
+  const client = process.cpuUsage()
+  return { server: server.user + server.system, client: client.user + client.system }
 }
 
 type Ask = (id: string) => Promise<void>
@@ -262,9 +284,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
 }
 
 function show({ rates, batched, memory: used, audit, load }: KmsResult): void {
-  for (const { server, operation, connections, perSecond, p50, p99 } of rates)
+  for (const { server, operation, connections, perSecond, p50, p99, cpu } of rates)
     process.stdout.write(
-      `${server} ${operation} x${connections}: ${Math.round(perSecond)}/s, p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms\n`,
+      `${server} ${operation} x${connections}: ${Math.round(perSecond)}/s, p50 ${p50.toFixed(2)} ms, p99 ${p99.toFixed(2)} ms${cpu ? `, CPU ${Math.round(cpu.server)} + ${Math.round(cpu.client)} us` : ''}\n`,
     )
   process.stdout.write(`${batched.keys} keys in batches of 100: ${Math.round(batched.perSecond)}/s\n`)
   const mib = (bytes: number) => (bytes / 2 ** 20).toFixed(1)

@@ -44,6 +44,10 @@ const native = object({
       gbps: spread,
       /** Share of the AES-unit limit. */
       share: nullable(spread),
+      /** That limit in GB/s, for as many threads, in the same rounds. */
+      limit: nullable(spread),
+      /** Memory traffic without a cipher in the same rounds, in GB/s: vmseal's own kernel, calls larger than the caches. */
+      memory: nullable(spread),
       /** vmseal's own choice of kernel is this many times as fast; absent for itself. */
       ours: nullable(spread),
     }),

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArguments, usage, type Arguments } from './arguments.js'
+import { helpText, parseArguments, usage, type Arguments } from './arguments.js'
 import { comparison, requireComparable } from './compare.js'
 import { measureConversion } from './conversion.bench.js'
 import type { JavaScriptRequest } from './javascript.js'
@@ -22,6 +22,10 @@ try {
 }
 
 async function main(options: Arguments): Promise<void> {
+  if (options.help) {
+    process.stdout.write(helpText)
+    return
+  }
   const machine = describeMachine()
   const before = options.compare === undefined ? undefined : readReport(options.compare)
   if (before) requireComparable(before, { machine })

@@ -33,7 +33,9 @@ function targetSection(report: Report): Section {
       `${target.unit === 'ms' ? '<' : '>='} ${target.wanted} ${target.unit}`,
       target.measured === undefined ? '-' : target.measured.toPrecision(3),
       words[`${reached(target)}`],
-      target.measured === undefined ? (target.missing ?? 'not part of this run') : target.measure,
+      target.measured === undefined
+        ? (target.missing ?? 'not part of this run')
+        : [target.measure, ...(target.machine === undefined ? [] : [target.machine])].join('; '),
     ]),
   }
 }

@@ -20,6 +20,7 @@ const checks = [
   ['house rules', 'node', ['scripts/house-rules.mjs']],
   ['generated documents', 'node', ['scripts/generate-docs.mjs', '--check']],
   ['feature table', 'node', ['scripts/features.mjs', '--check']],
+  ['names of vSphere', 'node', ['scripts/vsphere-names.mjs', '--check']],
   ['API report', 'node', ['scripts/api-report.mjs']],
 ]
 

@@ -1,9 +1,11 @@
-// docs/errors.md from the one table in src/errors.ts. With --check: fails when the committed page differs.
+// docs/errors.md from the one table in src/errors.ts, docs/commands.md from the help of the command. With --check: fails
+// when a committed page differs.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fail, root } from './setup.mjs'
 
 const { errorCodes } = await import(join(root, 'dist/errors.js'))
+const { commandPage } = await import(join(root, 'dist/cli/command-page.js'))
 
 const faults = {
   caller: 'the calling program or person',
@@ -33,7 +35,12 @@ const page = [
   ...rows,
 ].join('\n')
 
-const file = join(root, 'docs/errors.md')
-if (!process.argv.includes('--check')) writeFileSync(file, page)
-else if (!existsSync(file) || readFileSync(file, 'utf8') !== page)
-  fail('docs/errors.md is stale: run npm run docs')
+for (const [name, text] of [
+  ['docs/errors.md', page],
+  ['docs/commands.md', commandPage()],
+]) {
+  const file = join(root, name)
+  if (!process.argv.includes('--check')) writeFileSync(file, text)
+  else if (!existsSync(file) || readFileSync(file, 'utf8') !== text)
+    fail(`${name} is stale: run npm run docs`)
+}

@@ -24,19 +24,19 @@ const abandoned = new FinalizationRegistry<readonly TokenRun[]>((runs) => {
 })
 
 /**
- * What keys that were unwrapped one by one in the same run of JavaScript share, 16 at most: to register each would take
- * a good part of the time of unwrapping it.
+ * What keys that were unwrapped by up to 16 calls in the same run of JavaScript share: to register each would take a good
+ * part of the time of unwrapping it.
  */
 let group: { readonly lifetime: object; readonly runs: TokenRun[] } | undefined
 
-function lifetimeOf(token: number): object {
+function lifetimeOf(first: number, count: number): object {
   if (group === undefined || group.runs.length === 16) {
     group = { lifetime: {}, runs: [] }
     abandoned.register(group.lifetime, group.runs)
     // So that it is not kept from being collected.
     void settled.then(endGroup)
   }
-  group.runs.push({ first: token, count: 1 })
+  group.runs.push({ first, count })
   return group.lifetime
 }
 
@@ -189,10 +189,10 @@ export class XtsCipher {
    * Encrypts off the event loop, on several threads; up to 128 KiB at once, which takes less time than handing over.
    * `data` must own its whole buffer (`new Uint8Array`,
    * `Buffer.allocUnsafeSlow`): the buffer is transferred, so `data` is empty afterwards, and the promise
-   * gives the same memory back.
+   * gives the same memory back. A call that is refused leaves `data` as it is.
    */
   async encryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
-    const owned = transfer(data)
+    const owned = this.#take(data, firstSector)
     if (owned.byteLength <= SMALL) this.encrypt(owned, firstSector)
     else await this.#xts.encryptAsync(owned, firstSector)
     return owned
@@ -200,10 +200,18 @@ export class XtsCipher {
 
   /** Decrypts off the event loop; see `encryptAsync`. */
   async decryptAsync(data: Uint8Array, firstSector: number | bigint): Promise<Uint8Array> {
-    const owned = transfer(data)
+    const owned = this.#take(data, firstSector)
     if (owned.byteLength <= SMALL) this.decrypt(owned, firstSector)
     else await this.#xts.decryptAsync(owned, firstSector)
     return owned
+  }
+
+  /** Transfers the buffer of `data`, but only for a call that nothing speaks against: refused, it stays with the caller. */
+  #take(data: Uint8Array, firstSector: number | bigint): Uint8Array {
+    this.encrypt(noBytes, firstSector)
+    if (ownBytes(data, 'data').byteLength % this.sectorSize !== 0)
+      throw new VmsealError('VMSEAL_SECTOR_ALIGNMENT', 'the data is not a whole number of sectors')
+    return transfer(data)
   }
 
   /** Wipes the expanded key. Idempotent. */
@@ -216,6 +224,8 @@ export class XtsCipher {
   }
 }
 
+const noBytes = new Uint8Array(0)
+
 /** Bytes that are encrypted in less time (8 us with VAES) than a thread takes to answer (10 to 35 us). */
 const SMALL = 128 * 1024
 
@@ -223,7 +233,7 @@ const SMALL = 128 * 1024
 export function wrapKey(kek: SecretKey, key: SecretKey): Buffer {
   const kekToken = tokenOf(kek, 'kek')
   const keyToken = tokenOf(key, 'key')
-  const wrapped = Buffer.allocUnsafe(key.length + WRAP_OVERHEAD)
+  const wrapped = takeBytes(key.length + WRAP_OVERHEAD)
   try {
     direct.wrapKey(kekToken, keyToken, wrapped)
   } catch (error) {
@@ -241,7 +251,7 @@ export function unwrapKey(kek: SecretKey, wrapped: Uint8Array): SecretKey {
   } catch (error) {
     rethrow(error)
   }
-  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetimeOf(token))
+  return new SecretKey(construct, undefined, token, wrapped.length - WRAP_OVERHEAD, lifetimeOf(token, 1))
 }
 
 /**
@@ -280,7 +290,8 @@ export function wrapKeys(kek: SecretKey, keys: readonly SecretKey[]): Buffer[] {
  * Opens every wrap as `unwrapKey` does, side by side. If one does not open the call throws VMSEAL_UNWRAP_FAILED, the
  * message names its index, and the keys of the others are wiped.
  *
- * Keys that nobody disposes of are wiped when the last one of the call has been collected.
+ * Keys that nobody disposes of are wiped when the last one of the call, and of calls just before and after it, has been
+ * collected.
  */
 export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): SecretKey[] {
   const kekToken = tokenOf(kek, 'kek')
@@ -305,8 +316,7 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     rethrow(error)
   }
   giveNumbers(numbers)
-  const lifetime = {}
-  abandoned.register(lifetime, [{ first, count: wraps.length }])
+  const lifetime = lifetimeOf(first, wraps.length)
   const keys: SecretKey[] = []
   for (let index = 0; index < wraps.length; index += 1) {
     const length = (wraps[index] as Uint8Array).length - WRAP_OVERHEAD
@@ -347,10 +357,10 @@ function takeBytes(size: number): Buffer {
     blockUsed = 0
   }
   blockUsed += size
-  return block.subarray(blockUsed - size, blockUsed)
+  return new BufferView(block.buffer, blockUsed - size, size)
 }
 
-const BLOCK = 64 * 1024
+const BLOCK = 16 * 1024
 
 /** A typed array costs as much as wrapping several keys, so one is kept for the next call. */
 let spareNumbers: Float64Array = new Float64Array(64)

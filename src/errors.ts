@@ -74,7 +74,7 @@ export const errorCodes = {
   },
   VMSEAL_CANCELLED: {
     summary:
-      'The operation was cancelled. What a copy had begun was removed; a conversion in place can be resumed.',
+      'The operation was cancelled. A VM is as it was, or says that a disk is in conversion; a disk file can be resumed.',
     fault: 'caller',
     action: 'Start it again, or resume it, when it is wanted.',
   },
@@ -183,7 +183,8 @@ export const errorCodes = {
   VMSEAL_DISK_IN_CONVERSION: {
     summary: 'An in-place conversion of the disk is unfinished: its data is in two forms.',
     fault: 'caller',
-    action: 'Go on with it: vmseal disk resume. vmseal disk info says how far it is and which keys it needs.',
+    action:
+      'Go on with it: resumeConversion of the VM, or vmseal disk resume for a disk of none. vmseal disk info says how far it is and which keys it needs.',
     vsphere: 'InvalidDeviceOperation',
   },
   VMSEAL_JOB_INVALID: {
@@ -234,6 +235,22 @@ export const errorCodes = {
     fault: 'environment',
     action: 'Give the process access to the file that the message names.',
   },
+  VMSEAL_LUKS_INVALID: {
+    summary: 'The header of a LUKS volume is damaged, or the file is no LUKS volume.',
+    fault: 'data',
+    action: 'Restore the header from its backup: cryptsetup luksHeaderRestore.',
+  },
+  VMSEAL_LUKS_UNSUPPORTED: {
+    summary: 'A LUKS volume is sound but cannot become a disk as it lies; the message names the reason.',
+    fault: 'data',
+    action:
+      'Do what the message says, or copy the volume: open it with cryptsetup and encrypt the mapped device.',
+  },
+  VMSEAL_LUKS_PASSPHRASE: {
+    summary: 'No key slot of a LUKS header opens with the passphrase or key file.',
+    fault: 'caller',
+    action: 'Pass another passphrase; a key file counts to its last byte, line end included.',
+  },
   VMSEAL_FILE_LOCKED: {
     summary: 'Another process works on the same files.',
     fault: 'caller',
@@ -261,6 +278,11 @@ export const errorCodes = {
     summary: 'No KMS serves this directory.',
     fault: 'caller',
     action: 'Start it (vmseal kms start --directory ...), or name the directory of one that runs.',
+  },
+  VMSEAL_VCENTER_NOT_RUNNING: {
+    summary: 'No vCenter runs in this directory.',
+    fault: 'caller',
+    action: 'Start it (vmseal vcenter start DIR), or name the directory of one that runs.',
   },
   VMSEAL_KMIP_CONNECTION: {
     summary: 'The KMS cannot be reached or the connection was lost.',
@@ -349,6 +371,13 @@ export const errorCodes = {
     action: 'Remove the snapshots of the VM first. A shallow recrypt is possible with them.',
     vsphere: 'InvalidVmConfig (msg.hostd.configSpec.enc.snapshots)',
   },
+  VMSEAL_DISK_CHAIN: {
+    summary: 'Disks of the VM are links of chains that branch or that a linked clone shares.',
+    fault: 'caller',
+    action:
+      'Remove the snapshots or linked clones that the message names, or consolidate the disks of the VM.',
+    vsphere: 'InvalidDeviceOperation (msg.hostd.deviceSpec.enc.diskChain)',
+  },
   VMSEAL_ROLLBACK_DETECTED: {
     summary:
       'The files of a VM or disk are older than what vCenter has seen: they are from before a deep recrypt.',
@@ -360,6 +389,36 @@ export const errorCodes = {
     summary: 'There is no storage policy of this name.',
     fault: 'caller',
     action: 'Create the policy or use one of the list.',
+  },
+  VMSEAL_POLICY_NOT_ENCRYPTION: {
+    summary: 'A key, or an encrypted disk, came with a storage policy that does not encrypt, or with none.',
+    fault: 'caller',
+    action: 'Name an encryption policy for it; the policy of a disk that was detached is not kept.',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.badPolicy)',
+  },
+  VMSEAL_DISK_NOT_FILE: {
+    summary: 'The disk is a raw device mapping, which cannot be encrypted.',
+    fault: 'caller',
+    action: 'Import the device as an image: its copy is a file.',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.notFile)',
+  },
+  VMSEAL_DISK_SHARED: {
+    summary: 'Another VM uses the disk, or may: it belongs to it, or is open for several writers.',
+    fault: 'caller',
+    action: 'Detach the disk from the other VM, or take the multi-writer flag off, first.',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.sharedBacking)',
+  },
+  VMSEAL_DEVICE_NOT_DISK: {
+    summary: 'The device or file is no virtual disk.',
+    fault: 'caller',
+    action: 'Name a disk of the VM (scsi0:0), or a VMDK descriptor (folder/name.vmdk).',
+    vsphere: 'InvalidDeviceSpec (msg.hostd.deviceSpec.enc.notDisk)',
+  },
+  VMSEAL_VTPM_PRESENT: {
+    summary: 'The VM has a virtual TPM, whose secrets need an encrypted VM home.',
+    fault: 'caller',
+    action: 'Keep VM home encrypted, or remove the virtual TPM first.',
+    vsphere: 'InvalidVmConfig (msg.vigor.enc.required.vtpm)',
   },
   VMSEAL_HOST_UNREACHABLE: {
     summary: 'The host does not answer.',

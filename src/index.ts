@@ -10,16 +10,23 @@ export { Kms } from './kms/kms.js'
 export type { KmsCredentials, KmsEndpoint, KmsOperation, KmsOptions } from './kms/kms.js'
 export type { KmsClient } from './kms/clients.js'
 export type {
+  AttachDisk,
+  CloneSpec,
   CreateSpec,
   CryptoSpec,
   DiskConfig,
+  DiskDescription,
+  DiskConversion,
   HostApi,
   HostCryptoState,
   HostIdentity,
   HostKeyChange,
+  KeysInFiles,
   NewDisk,
   ReconfigureSpec,
   SealedKey,
+  SnapshotConfig,
+  SnapshotSpec,
   VmConfig,
   VmReference,
   Work,
@@ -39,7 +46,11 @@ export type {
 } from './vcenter/authorization/authorization.js'
 export type { InventoryObject } from './vcenter/authorization/inventory-objects.js'
 export type { Privilege } from './vcenter/authorization/privileges.js'
+export type { Alarm, AlarmEvent, AlarmName, Alarms } from './vcenter/alarms.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
+export type { ComplianceStatus, PartCompliance, VmCompliance } from './vcenter/compliance.js'
+export type { DesiredState, PlannedChange } from './vcenter/desired-state.js'
+export type { AttachDiskSpec } from './vcenter/disk-attachment.js'
 export type { HostSync } from './vcenter/host-sync.js'
 export type { KeyFailure, MissingKey } from './vcenter/missing-keys.js'
 export type { RebuildOptions, RebuildReport, RebuiltVm } from './vcenter/rebuild.js'
@@ -51,6 +62,7 @@ export type { KeyProviderCredentials, KeyProviderSpec } from './vcenter/key-prov
 export type { CertificateInfo } from './vcenter/key-provider/certificate-info.js'
 export type { ClientCertificates } from './vcenter/key-provider/client-certificates.js'
 export type { DoctorHop, HopReport, ServerDiagnosis } from './vcenter/key-provider/doctor.js'
+export type { KeyUsage, PartUsage } from './vcenter/key-provider/key-usage.js'
 export type {
   KeyStateReason,
   KeyStatus,
@@ -61,8 +73,10 @@ export type {
 } from './vcenter/key-provider/provider-keys.js'
 export type { FetchedCertificate, ServerTrust } from './vcenter/key-provider/server-trust.js'
 export type { KeyProviderStatus, KmsServerStatus, StatusColour } from './vcenter/key-provider/status.js'
+export type { AppliedState, ApplyStateOptions } from './vcenter/state-application.js'
 export type { StoragePolicies, StoragePolicy } from './vcenter/storage-policies.js'
 export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js'
+export type { TaskUpdate } from './vcenter/task-updates.js'
 export type { Tasks } from './vcenter/tasks.js'
 export type { KeyName } from './vcenter/task-keys.js'
 export type { AddDiskSpec, HostOption, VirtualMachine } from './vcenter/virtual-machine.js'
@@ -72,11 +86,18 @@ export type {
   RegisterVirtualMachineSpec,
   VirtualMachines,
 } from './vcenter/virtual-machines.js'
+export type { VirtualMachineQuery, VirtualMachineSummary } from './vcenter/vm-search.js'
 export type { VirtualMachineDisk, VirtualMachineInfo } from './vcenter/vm-inventory.js'
 export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguration.js'
+export type { ConversionOptions } from './vcenter/vm-conversion.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
+export type { CloneOptions } from './vcenter/vm-cloning.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
+export type { CreateSnapshotOptions, RemoveSnapshotOptions } from './vcenter/vm-snapshots.js'
 export type {
+  AlarmEntity,
+  AlarmKind,
+  AlarmStatus,
   EventHead,
   EventVerification,
   KeyHop,

@@ -64,7 +64,7 @@ test('a host starts, shows its token, ends at SIGTERM, and is refused while anot
   t.regex(facts.token, /^vmseal-join-1\.[A-Za-z0-9_-]{86}$/)
   t.true(facts.address.port > 0)
   const again = run('--json', ...argv)
-  t.is(again.status, 2)
+  t.is(again.status, 4)
   t.like(JSON.parse(again.stderr), { error: { code: 'VMSEAL_FILE_LOCKED' } })
   const leaving = run('--json', 'host', 'leave', '--directory', path.join(directory, 'host'))
   t.like(JSON.parse(leaving.stderr), { error: { code: 'VMSEAL_FILE_LOCKED' } })

@@ -23,6 +23,13 @@ for (const argv of [['--fast'], ['--only', 'xts,disks'], ['--only', ''], ['--wit
     t.throws(() => parseArguments(argv))
   })
 
+test('--help says what a run takes and measures nothing', (t) => {
+  const { status, stdout } = bench('--help')
+  t.is(status, 0)
+  t.regex(stdout, /about 8 minutes/)
+  for (const part of ['xts', 'key-wrap', 'event-loop', 'conversion']) t.true(stdout.includes(part))
+})
+
 test('--compare with another machine ends before anything is measured, status 2', (t) => {
   const file = join(folder(), 'report.json')
   writeFileSync(file, serialize(exampleReport()))

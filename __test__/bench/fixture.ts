@@ -20,6 +20,8 @@ export function exampleReport({ peerRatio = 2.2, cpu = 'Example CPU' } = {}): Re
             inPlace: true,
             gbps: spread(gbps * threads),
             share: spread(gbps / 16),
+            limit: spread(16 * threads),
+            memory: null,
             ours: ours === null ? null : spread(ours),
           })),
         ),

@@ -42,6 +42,24 @@ test('without a native part and without a Node there is nothing to judge', (t) =
   t.deepEqual(targets({ ...exampleReport(), native: null, javascript: [] }), [])
 })
 
+test('a miss says what the machine itself gave in the same rounds', (t) => {
+  const report = exampleReport()
+  const of = (callBytes: number, threads: number) =>
+    report.native!.sectors.filter((one) => one.callBytes === callBytes && one.threads === threads)
+  for (const one of of(2 ** 16, 2)) {
+    one.gbps = { ...one.gbps, median: one.gbps.median * 0.8 }
+    one.limit = { ...one.limit!, median: 16 * 2 * 0.8 }
+  }
+  t.regex(find(report, /all cores/).machine!, /registers alone scaled 0\.80 in the same rounds/)
+  const [large] = of(2 ** 16, 1)
+  const slow = { ...large!, callBytes: 2 ** 26, share: { ...large!.share!, median: 0.5 } }
+  const gbps = { ...large!.gbps, median: 8 }
+  report.native!.sectors.push({ ...slow, gbps, memory: { ...gbps, median: 10 } })
+  const wide = find(report, /64 MiB, one core, in place/)
+  t.false(reached(wide))
+  t.regex(wide.machine!, /moved 0\.6[0-9] of the limit.* this is 0\.80$/)
+})
+
 function find(report: Report, work: RegExp) {
   return targets(report).find((target) => work.test(target.work))!
 }

@@ -33,7 +33,7 @@ export function answer<T = Record<string, unknown>>(t: ExecutionContext, argv: r
 }
 
 /** The code of the error of a command that must be refused with this status; text and JSON must both tell it. */
-export function refused(t: ExecutionContext, argv: readonly string[], status: 1 | 2): string {
+export function refused(t: ExecutionContext, argv: readonly string[], status: 1 | 2 | 4): string {
   const told = vmseal(argv)
   t.is(told.status, status, `${argv.join(' ')}: ${told.stdout}${told.stderr}`)
   t.is(told.stdout, '')

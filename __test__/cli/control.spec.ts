@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import test from 'ava'
-import { ControlSocket, order } from '../../src/cli/kms/control.js'
+import { openKmsControl, order } from '../../src/cli/kms/control.js'
 import { startKms, temporaryDirectory } from '../kms/running-kms.js'
 
 async function dial(directory: string): Promise<Socket> {
@@ -37,7 +37,7 @@ for (const [what, line] of [
   test(`refused: ${what}; the next order is done`, async (t) => {
     const directory = temporaryDirectory(t)
     const kms = await startKms(t, directory)
-    const control = await ControlSocket.open(directory, kms)
+    const control = await openKmsControl(directory, kms)
     t.teardown(() => control.close())
     t.is((await say(directory, line)).error?.code, 'VMSEAL_INVALID_ARGUMENT')
     t.is((await order(directory, 'status', { directory })).clients, 0)
@@ -45,7 +45,7 @@ for (const [what, line] of [
 
 test('a line without an end is not collected for ever', async (t) => {
   const directory = temporaryDirectory(t)
-  const control = await ControlSocket.open(directory, await startKms(t, directory))
+  const control = await openKmsControl(directory, await startKms(t, directory))
   t.teardown(() => control.close())
   const { error } = await say(directory, 'x'.repeat(4 * 2 ** 20 + 1))
   t.is(error?.code, 'VMSEAL_INVALID_ARGUMENT')
@@ -53,7 +53,7 @@ test('a line without an end is not collected for ever', async (t) => {
 
 test('whoever connects and says nothing does not keep it from closing', async (t) => {
   const directory = temporaryDirectory(t)
-  const control = await ControlSocket.open(directory, await startKms(t, directory))
+  const control = await openKmsControl(directory, await startKms(t, directory))
   const silent = await dial(directory)
   const done = await dial(directory)
   done.write('{"action":"status","values":{"directory":"x"}}\n')
@@ -67,7 +67,7 @@ test('whoever connects and says nothing does not keep it from closing', async (t
 test('a path longer than a socket may have', async (t) => {
   const directory = join(temporaryDirectory(t), 'd'.repeat(100), 'e'.repeat(100))
   const kms = await startKms(t, directory)
-  const control = await ControlSocket.open(directory, kms)
+  const control = await openKmsControl(directory, kms)
   t.teardown(() => control.close())
   t.deepEqual((await order(directory, 'status', { directory })).endpoint, kms.endpoint)
 })

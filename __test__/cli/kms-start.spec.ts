@@ -98,7 +98,7 @@ test('refused starts leave what there is alone', async (t) => {
   const directory = join(parent, 'kms')
   const kms = await startServing(t, directory)
   const start = (place: string, ...options: string[]) => ['kms', 'start', '--directory', place, ...options]
-  t.is(refused(t, start(directory, '--port', '0'), 2), 'VMSEAL_FILE_LOCKED')
+  t.is(refused(t, start(directory, '--port', '0'), 4), 'VMSEAL_FILE_LOCKED')
   t.is(
     refused(t, start(join(parent, 'other'), '--port', String(kms.endpoint.port)), 1),
     'VMSEAL_ADDRESS_UNAVAILABLE',

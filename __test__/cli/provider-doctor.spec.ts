@@ -104,7 +104,7 @@ test('M4: a provider of a vCenter that is not running', async (t) => {
   const vcenter = await VCenter.open({ directory: home })
   await vcenter.keyProviders.add({ id: 'kms-1', servers: [endpoint], credentials })
   const doctor = ['provider', 'doctor', 'kms-1', '--vcenter', home]
-  t.is(refused(t, doctor, 2), 'VMSEAL_FILE_LOCKED')
+  t.is(refused(t, doctor, 4), 'VMSEAL_FILE_LOCKED')
   await vcenter.close()
   t.true(answer<Told>(t, doctor).ok)
   t.is(refused(t, ['provider', 'doctor', 'kms-2', '--vcenter', home], 2), 'VMSEAL_NOT_FOUND')

@@ -360,3 +360,26 @@ for (const kernel of ['portable', 'aesni', 'vaes512', 'nonsense'])
     }
     t.is(result.stdout.trim(), 'true', result.stderr)
   })
+
+test('wraps open wherever they stand in memory: side by side, apart, in the wrong order, shared', (t) => {
+  const kek = SecretKey.generate(32)
+  const keys = [64, 32, 64, 16, 64].map((length) => SecretKey.generate(length))
+  const sideBySide = wrapKeys(kek, keys)
+  const apart = sideBySide.map((wrap) => new Uint8Array(wrap))
+  const shared = new Uint8Array(new SharedArrayBuffer(5 * 72))
+  let used = 0
+  const sharedOnes = sideBySide.map((wrap) => {
+    shared.set(wrap, used)
+    used += wrap.length
+    return shared.subarray(used - wrap.length, used)
+  })
+  const mixed = [...sideBySide.slice(0, 2), apart[2]!, ...sideBySide.slice(3)]
+  for (const wraps of [sideBySide, apart, sharedOnes, mixed]) {
+    const opened = unwrapKeys(kek, wraps)
+    t.true(opened.every((key, index) => key.equals(keys[index]!)))
+    disposeKeys(opened)
+  }
+  const backwards = unwrapKeys(kek, sideBySide.toReversed())
+  t.true(backwards.every((key, index) => key.equals(keys[keys.length - 1 - index]!)))
+  disposeKeys([...keys, ...backwards, kek])
+})

@@ -75,8 +75,16 @@ test('data that is no whole number of sectors is refused and left alone', async 
     t.throws(() => cipher.encrypt(data, 0), { code: 'VMSEAL_SECTOR_ALIGNMENT' })
     t.throws(() => cipher.decrypt(data, 0), { code: 'VMSEAL_SECTOR_ALIGNMENT' })
     t.true(data.equals(Buffer.alloc(length, 0x5a)))
-    await t.throwsAsync(cipher.encryptAsync(new Uint8Array(length), 0), { code: 'VMSEAL_SECTOR_ALIGNMENT' })
+    const own = new Uint8Array(data)
+    await t.throwsAsync(cipher.encryptAsync(own, 0), { code: 'VMSEAL_SECTOR_ALIGNMENT' })
+    t.true(data.equals(own), 'a refused call does not take the buffer')
   }
+  const whole = new Uint8Array(4096).fill(0x5a)
+  await t.throwsAsync(cipher.encryptAsync(whole, -1), { code: 'VMSEAL_INVALID_ARGUMENT' })
+  await t.throwsAsync(cipher.decryptAsync(whole, 2n ** 64n), { code: 'VMSEAL_INVALID_ARGUMENT' })
+  cipher.dispose()
+  await t.throwsAsync(cipher.decryptAsync(whole, 0), { code: 'VMSEAL_KEY_DISPOSED' })
+  t.deepEqual(whole, new Uint8Array(4096).fill(0x5a))
 })
 
 test('sector numbers outside 0..2^64-1 are refused', (t) => {

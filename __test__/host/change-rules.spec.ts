@@ -18,6 +18,7 @@ function states(homeSealed: boolean, ...sealed: boolean[]): CryptoStates {
   return {
     homeSealed,
     snapshots: 0,
+    shape: 'none',
     disks: sealed.map((state, index) => ({ diskId: `d${index}`, sealed: state, label: `disk ${index}` })),
   }
 }
@@ -52,6 +53,19 @@ test('D4: with snapshots, or where nobody knows of them, only a shallow recrypt 
       else t.throws(change, { code: 'VMSEAL_SNAPSHOTS_EXIST' }, type)
       t.notThrows(() => checkChange(before, { addDisks: [{ diskId: 'new', capacityBytes: 512, key }] }))
     }
+})
+
+test('D4, D7: chains that branch or are shared keep their keys; a single one takes another KEK', (t) => {
+  for (const shape of ['single', 'tree', 'linkedClone', 'linkedCloneParent'] as const)
+    for (const type of everyChange) {
+      const before = { ...states(true, type !== 'encrypt'), shape }
+      const change = () => checkChange(before, { disks: [{ diskId: 'd0', crypto: specOf(type) }] })
+      if (shape === 'single' && type === 'shallowRecrypt') t.notThrows(change)
+      else t.throws(change, { code: 'VMSEAL_DISK_CHAIN' }, `${shape} ${type}`)
+    }
+  const [disk] = states(true, true).disks
+  const chained = { ...states(true), disks: disk ? [{ ...disk, chained: true }] : [] }
+  t.throws(() => checkChange(chained, { removeDisks: ['d0'] }), { code: 'VMSEAL_SNAPSHOTS_EXIST' })
 })
 
 test('only a request of nothing but shallow recrypts may find the VM on', (t) => {

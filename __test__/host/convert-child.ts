@@ -1,5 +1,6 @@
 /**
- * Run as a process: a host that encrypts, decrypts, recrypts or creates a VM on the datastore in `directory`. It gets its
+ * Run as a process: a host that encrypts, decrypts, recrypts or creates a VM on the datastore in `directory`, `inPlace` if the
+ * action says so (`encrypt:inPlace`). It gets its
  * KEK, and for a recrypt the new one after it, in the clear on standard input, which only a test does.
  */
 import { randomUUID } from 'node:crypto'
@@ -8,7 +9,8 @@ import { native } from '../../src/native/load.js'
 import type { CryptoSpec } from '../../src/rpc/host-api.js'
 import { install } from './fixture.js'
 
-const [directory = '', action = '', source = ''] = process.argv.slice(2)
+const [directory = '', order = '', source = ''] = process.argv.slice(2)
+const [action = '', conversion] = order.split(':')
 const input: Buffer[] = []
 for await (const part of process.stdin) input.push(part as Buffer)
 const secret = Buffer.concat(input)
@@ -36,6 +38,7 @@ if (action === 'create') {
   if (crypto === undefined) throw new Error(`no action ${action}`)
   const { disks } = await host.readVirtualMachine(vm)
   await host.reconfigureVirtualMachine(vm, {
+    ...(conversion === 'inPlace' && { conversion }),
     home: crypto,
     disks: disks.map(({ diskId }) => ({ diskId, crypto })),
   })

@@ -229,7 +229,8 @@ test('progress runs from the first byte to the last over all disks and never bac
   const events: WorkProgress[] = []
   const spec = { home: encryptWith(kek), disks: allDisks(vm, encryptWith(kek)) }
   await lab.host.reconfigureVirtualMachine(vm.reference, spec, { onProgress: (event) => events.push(event) })
-  const total = 2 * 24 * 1024 * 1024 + 64 * 1024
+  // Each disk is written and read back.
+  const total = 2 * 2 * 24 * 1024 * 1024 + 64 * 1024
   t.true(events.length >= 3)
   t.true(events.every(({ totalBytes }) => totalBytes === total))
   t.is(events.at(-1)?.doneBytes, total)

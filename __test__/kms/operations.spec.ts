@@ -236,10 +236,26 @@ test('a key leaves wrapped under an active wrapping key', async (t) => {
     [{ blockCipherMode: 'CBC' }, 'FeatureNotSupported'],
     [{ encodingOption: 'TTLVEncoding' }, 'EncodingOptionError'],
     [{ algorithm: 'RSA' }, 'FeatureNotSupported'],
+    [{ paddingMethod: 'OAEP' }, 'FeatureNotSupported'],
+    [{ hashingAlgorithm: 'SHA256' }, 'FeatureNotSupported'],
   ]
   for (const [change, reason] of refusals) t.is(await refusal(t, wrapped(change)), reason)
   plain.key.dispose()
   kek.key.dispose()
+})
+
+test('RSA-OAEP is refused by name: no key leaves wrapped otherwise than it was asked for', async (t) => {
+  const { client } = await startWithClient(t)
+  const wrappingKeyId = (await client.create({ usageMask: 0x30 })).id
+  await client.activate(wrappingKeyId)
+  const { id } = await client.create()
+  const error = await t.throwsAsync(
+    client.getWrapped(id, wrappingKeyId, { paddingMethod: 'OAEP', hashingAlgorithm: 'SHA256' }),
+  )
+  t.like(error, {
+    code: 'VMSEAL_KMIP_OPERATION_FAILED',
+    details: { resultReason: 'FeatureNotSupported' },
+  })
 })
 
 test('refused: a wrapping key of another client', async (t) => {

@@ -43,6 +43,11 @@ for (const [transport, connect] of transports) {
     )
     t.deepEqual(sealed, await lab.host.readVirtualMachine(vm.reference))
     t.true(events.length > 0)
+    const [found] = (await remote.findKeys('ds1')).found
+    t.deepEqual(found?.key, idOf(kek))
+    t.is(found?.count, 5, 'home, and two disks with their second copies')
+    const file = `db01/${sealed.disks[0]?.file}`
+    t.like(await remote.describeDisk('ds1', file), { file, key: idOf(kek), attachedTo: vm.reference.vmx })
     t.is((await remote.powerOn(vm.reference)).powerState, 'poweredOn')
     t.deepEqual(await guestDigests(remote, vm), [...vm.digests])
     const read = remote.readDisk(vm.reference, disks[0]!.diskId, 512, 1024)

@@ -105,3 +105,23 @@ test('a read is not remembered: who asks again has a new answer', async (t) => {
   }
   t.deepEqual(log.running(), [])
 })
+
+test('a copy that comes after the answer was collected does not act', async (t) => {
+  let now = 0
+  const log = new RequestLog({ lifetimeMs: 100, acknowledged: 2 }, () => now)
+  for (const number of [1, 2, 3]) {
+    await log.begin(spec(number, async () => number)).answer
+    await Promise.resolve()
+    log.forget([id(number)])
+  }
+  for (const number of [2, 3])
+    t.throws(() => log.begin(spec(number, never)), { code: 'VMSEAL_RPC_MALFORMED' })
+  t.is(await log.begin(spec(1, async () => 'again')).answer, '{"result":"again"}', 'more than the limit')
+  now = 100
+  log.forget([])
+  t.is(
+    await log.begin(spec(3, async () => 'again')).answer,
+    '{"result":"again"}',
+    'older than anything on its way',
+  )
+})

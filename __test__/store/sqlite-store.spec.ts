@@ -188,7 +188,9 @@ test('bundled policies are there from the start', async (t) => {
     { name: 'Datastore Default', encryption: false, bundled: true },
     { id: encryptionPolicy, name: 'VM Encryption Policy', encryption: true, bundled: true },
   ])
-  const taken = { id: randomUUID(), name: 'VM Encryption Policy', encryption: false, bundled: false }
+  const taken = {
+    id: randomUUID(), name: 'VM Encryption Policy', encryption: false, filtersBeforeEncryption: false, bundled: false, version: 1,
+  } // prettier-ignore
   await t.throwsAsync(store.storagePolicies.insert(taken), { code: 'VMSEAL_ALREADY_EXISTS' })
 })
 

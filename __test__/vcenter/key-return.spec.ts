@@ -1,5 +1,7 @@
 /** Row A9 of the feature table: how a host that lost its keys gets them back, and what happens when it cannot. */
+import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
+import { Host, VmsealError } from '../../src/index.js'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite } from './site.js'
 
@@ -64,4 +66,47 @@ test('A9: a key that the KMS lost or deactivated keeps the VM locked, and unlock
   await t.throwsAsync(gone.powerOn(), { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
   await gone.unregister()
   t.deepEqual((await vcenter.virtualMachines.list()).map(({ name }) => name), ['fine', 'off']) // prettier-ignore
+})
+
+test('A9: a restart that a task is the first to see: the host gets the keys of the other VMs too', async (t) => {
+  const site = await openSite(t)
+  const make = (name: string) =>
+    site.vcenter.virtualMachines.create({
+      name, cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
+    }) // prettier-ignore
+  await make('first')
+  await site.hosts[1]?.restart()
+  await make('second')
+  const keys = async (index: number): Promise<string[]> =>
+    ((await site.hosts[index]?.listKeys()) ?? []).map(({ keyId }) => keyId).toSorted()
+  const wanted = await keys(0)
+  t.is(wanted.length, 2)
+  while ((await keys(1)).length < wanted.length) await sleep(50)
+  t.deepEqual(await keys(1), wanted)
+})
+
+test('F6: a host that did not take a key is given it again when the VM is on record', async (t) => {
+  const site = await openSite(t, { hosts: ['esx-1'] })
+  const host = await Host.start({ name: 'esx-2', datastores: { ds1: site.datastore } })
+  t.teardown(() => host.stop())
+  let fails = false
+  const failing = new Proxy(host, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name)
+      if (typeof value !== 'function') return value
+      if (name !== 'installKey' || !fails) return value.bind(target) as unknown
+      fails = false
+      return () => Promise.reject(new VmsealError('VMSEAL_IO'))
+    },
+  })
+  await site.cluster.addHost(failing)
+  await site.vcenter.hosts.configureCryptoKey('esx-2')
+  fails = true
+  const vm = await site.vcenter.virtualMachines.create({
+    name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
+  }) // prettier-ignore
+  const failures = site.events.filter(({ id }) => id === 'com.vmware.vc.host.Crypto.SendKeyError.HostError')
+  t.is(failures.length, 1)
+  while ((await host.listKeys()).length === 0) await sleep(50)
+  t.deepEqual(await host.listKeys(), [(await vm.info()).homeKey])
 })

@@ -8,7 +8,7 @@ import path from 'node:path'
 import { Host, VCenter, type HostApi } from '../../src/index.js'
 import { SqliteDatabase } from '../../src/store/sqlite-database.js'
 import { connectAsVCenter } from './kms-view.js'
-import { encryption, openSite, type Site } from './site.js'
+import { encryption, openSite, plain, type Site } from './site.js'
 
 /** Counts the steps of the vCenter that is armed, and at one of them ends it: nothing of it gets through any more. */
 class Killer {
@@ -77,14 +77,14 @@ async function openVCenter(
 
 type Act = (vcenter: VCenter, name: string) => Promise<unknown>
 
-/** Kills `act` at each of its steps; returns how many there are. */
-async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act): Promise<number> {
+/** Kills `act` at each of its steps, or at every `stride`th; returns how many there are. */
+async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act, stride = 1): Promise<number> {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const [host] = site.hosts
   if (!host) throw new Error('the set-up is not what the test needs')
   await site.vcenter.close()
   let from = path.join(site.directory, 'vcenter')
-  for (let last = 0; ; last += 1) {
+  for (let last = 0; ; last += stride) {
     const name = `vm-${last}`
     killer = new Killer()
     const first = await openVCenter(from, killer.reach(host))
@@ -98,7 +98,7 @@ async function sweep(t: ExecutionContext, prepare: Act, act: Act, again: Act): P
     if (outcome === 'done' && killer.steps <= last) {
       killer.armed = undefined
       await first.vcenter.close()
-      return last
+      return killer.steps
     }
     const next = path.join(site.directory, `vcenter-${last}`)
     await mkdir(next)
@@ -181,6 +181,28 @@ test.serial('killed in the middle of an encryption', async (t) => {
   t.true(steps > 15, `${steps} steps`)
 })
 
+test.serial(
+  'B8: killed in the middle of an encryption, a deep recrypt and a decryption in place',
+  async (t) => {
+    const inPlace = { conversion: 'inPlace' } as const
+    const apply =
+      (policy: string): Act =>
+      async (vcenter, name) =>
+        (await vcenter.virtualMachines.get(name)).applyPolicy({ home: policy, disks: policy }, inPlace).done
+    const recrypt: Act = async (vcenter, name) =>
+      (await vcenter.virtualMachines.get(name)).recrypt({ depth: 'deep', ...inPlace }).done
+    const sealed: Act = (vcenter, name) => make(vcenter, name, encryption)
+    for (const [prepare, act, stride] of [
+      [make, apply(encryption), 2],
+      [sealed, recrypt, 3],
+      [sealed, apply(plain), 3],
+    ] as const) {
+      const steps = await sweep(t, prepare, act, act, stride)
+      t.true(steps > 10, `${steps} steps`)
+    }
+  },
+)
+
 test.serial('killed in the middle of a removal', async (t) => {
   const destroy: Act = async (vcenter, name) => (await vcenter.virtualMachines.get(name)).destroy()
   const steps = await sweep(
@@ -198,4 +220,30 @@ test.serial('killed in the middle of a change of the host key', async (t) => {
   const change: Act = (vcenter) => vcenter.hosts.changeHostKey('esx-1')
   const steps = await sweep(t, nothing, change, change)
   t.true(steps > 8, `${steps} steps`)
+})
+
+const makeEncrypted: Act = (vcenter, name) => make(vcenter, name, encryption)
+
+test.serial('killed in the middle of a decryption', async (t) => {
+  const decrypt: Act = async (vcenter, name) =>
+    (await vcenter.virtualMachines.get(name)).applyPolicy({ home: plain, disks: plain }).done
+  const steps = await sweep(t, makeEncrypted, decrypt, decrypt)
+  t.true(steps > 8, `${steps} steps`)
+})
+
+test.serial('killed in the middle of a shallow recrypt', async (t) => {
+  const recrypt: Act = async (vcenter, name) =>
+    (await vcenter.virtualMachines.get(name)).recrypt({ depth: 'shallow' }).done
+  const steps = await sweep(t, makeEncrypted, recrypt, recrypt)
+  t.true(steps > 15, `${steps} steps`)
+})
+
+test.serial('killed while a disk is taken out', async (t) => {
+  const detach: Act = async (vcenter, name) => {
+    const vm = await vcenter.virtualMachines.get(name)
+    const [disk] = (await vm.info()).disks
+    if (disk) await vm.detachDisk(disk.device)
+  }
+  const steps = await sweep(t, makeEncrypted, detach, detach)
+  t.true(steps > 6, `${steps} steps`)
 })

@@ -71,7 +71,41 @@ test.serial(
     t.true(isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED'), String(error))
     await site.vcenter.hosts.reconnect('esx-1')
     t.is((await vm.digest('scsi0:0')).sha256, image.sha256)
+    site.seen('Create')
     await vm.applyPolicy(everything).done
+    t.is(site.seen('Create'), 0, 'the copy goes on under the key that it was begun with')
+    t.is((await vm.digest('scsi0:0')).sha256, image.sha256)
+    t.is((await vm.powerOn()).powerState, 'poweredOn')
+  },
+)
+
+test.serial(
+  'B8: a host is killed while it encrypts in place: the keys return, and the task done again goes on where it stood',
+  async (t) => {
+    const site = await openSite(t, { hosts: [] })
+    const image = await site.image('disk', megabytes)
+    const first = await startHost(t, site, 'esx-1')
+    await site.cluster.addHost(first)
+    const vm = await plainVm(site, image)
+    const task = vm.applyPolicy(everything, { conversion: 'inPlace' })
+    await new Promise<void>((resolve) => {
+      task.on('progress', ({ step }) => {
+        if (step.includes('in place')) resolve()
+      })
+      const ended = (): void => resolve()
+      task.done.then(ended, ended)
+    })
+    await first.kill()
+    await startHost(t, site, 'esx-1', first.address.port)
+    await t.throwsAsync(task.done, { code: 'VMSEAL_TASK_INTERRUPTED' })
+    await site.vcenter.hosts.reconnect('esx-1')
+    const half = await vm.info()
+    t.is(half.disks[0]?.conversion?.mode, 'encrypt')
+    t.deepEqual(half.missingKeys, [])
+    await t.throwsAsync(vm.powerOn(), { code: 'VMSEAL_DISK_IN_CONVERSION' })
+    const info = await vm.applyPolicy(everything, { conversion: 'inPlace' }).done
+    t.is(info.disks[0]?.conversion, undefined)
+    t.deepEqual(info.disks[0]?.key, half.disks[0]?.key)
     t.is((await vm.digest('scsi0:0')).sha256, image.sha256)
     t.is((await vm.powerOn()).powerState, 'poweredOn')
   },

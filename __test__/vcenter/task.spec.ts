@@ -14,7 +14,7 @@ function record(): { tasks: Tasks; saved: TaskRecord[] } {
     save: async (entry: TaskRecord) => void saved.push(entry),
     failUnfinished: async () => 0,
   }
-  return { tasks: new Tasks(table, () => new Date(), () => {}), saved } // prettier-ignore
+  return { tasks: new Tasks(table, () => new Date(), () => {}, async () => {}), saved } // prettier-ignore
 }
 
 const untilCancelled = ({ signal }: TaskContext): Promise<never> =>
@@ -147,6 +147,7 @@ test('a task whose end cannot be written down rejects with why, and is no succes
     table,
     () => new Date(),
     () => {},
+    async () => {},
   )
   const task = tasks.start({ name: 'n', entity: 'e', lane: 'l', run: async () => 1 })
   await t.throwsAsync(task.done, { code: 'VMSEAL_NO_SPACE' })

@@ -36,6 +36,33 @@ export function directoryName(text: string): string {
   return text
 }
 
+export function positive(text: string): number {
+  const value = Number(text)
+  if (!/^\d+(\.\d+)?$/.test(text) || value <= 0) throw new InvalidArgumentError('Write a number above 0.')
+  return value
+}
+
+export function wholeNumber(text: string): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value))
+    throw new InvalidArgumentError('Write a whole number, 0 or above.')
+  return value
+}
+
+/** A number of bytes, or of KiB, MiB, GiB or TiB: `20G`, `512 MiB`. */
+export function byteSize(text: string): number {
+  const [, digits = '', unit = ''] = /^(\d+)\s*(?:([KMGT])(?:iB)?|B)?$/i.exec(text) ?? []
+  const value = Number(digits) * 1024 ** ' KMGT'.indexOf(unit.toUpperCase() || ' ')
+  if (digits === '' || !Number.isSafeInteger(value) || value === 0)
+    throw new InvalidArgumentError('Write a size above 0, for instance 20G or 512M.')
+  return value
+}
+
+export function sectorSize(text: string): 512 | 4096 {
+  if (text !== '512' && text !== '4096') throw new InvalidArgumentError('A sector has 512 or 4096 bytes.')
+  return text === '512' ? 512 : 4096
+}
+
 /** For options that may be given several times. */
 export function collect(text: string, earlier: readonly string[] = []): readonly string[] {
   return [...earlier, text]
@@ -61,6 +88,12 @@ export function readPassphrase(file: string): Uint8Array {
   const passphrase = Uint8Array.from(line)
   bytes.fill(0)
   return passphrase
+}
+
+/** The first line of a file, `-` for standard input: a token that is good once. */
+export function readFirstLine(file: string): string {
+  const text = file === '-' ? readFileSync(0, 'utf8') : readText(file)
+  return text.split(/\r?\n/)[0] ?? ''
 }
 
 function readSmall(file: string): Buffer {

@@ -14,3 +14,17 @@ export async function firstSignal(): Promise<NodeJS.Signals> {
   heard.abort()
   return signal
 }
+
+/** The first SIGINT or SIGTERM cancels, the next one ends the process as it would without us. Returns how to stop that. */
+export function cancelOnSignal(cancel: () => void): () => void {
+  const signals = ['SIGINT', 'SIGTERM'] as const
+  const forget = (): void => {
+    for (const signal of signals) process.removeListener(signal, heard)
+  }
+  const heard = (): void => {
+    forget()
+    cancel()
+  }
+  for (const signal of signals) process.once(signal, heard)
+  return forget
+}

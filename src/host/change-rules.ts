@@ -1,6 +1,7 @@
 /** The rules of a reconfiguration: which states of VM home and disks go together, and which change fits which state. */
 import { VmsealError } from '../errors.js'
 import type { CryptoSpec, ReconfigureSpec } from '../rpc/host-api.js'
+import type { ChainShape } from './snapshot-table.js'
 
 type CryptoState = 'plain' | 'encrypted'
 
@@ -25,7 +26,18 @@ export interface CryptoStates {
   readonly homeSealed: boolean
   /** `unknown`: the .vmsd cannot be read. */
   readonly snapshots: number | 'unknown'
-  readonly disks: readonly { readonly diskId: string; readonly sealed: boolean; readonly label: string }[]
+  readonly shape: ChainShape
+  readonly disks: readonly {
+    readonly diskId: string
+    readonly sealed: boolean
+    readonly label: string
+    /** Open for several writers. */
+    readonly shared?: true
+    /** An in-place conversion is unfinished: until it is ended, the disk is not changed. */
+    readonly inConversion?: boolean
+    /** A snapshot keeps files of it. */
+    readonly chained?: boolean
+  }[]
 }
 
 /** True if every change of the request, of which there is one at least, may be made while the VM is on. */
@@ -34,6 +46,7 @@ export function mayBePoweredOn(spec: ReconfigureSpec): boolean {
   return (
     changes.length > 0 &&
     !spec.addDisks?.length &&
+    !spec.attachDisks?.length &&
     !spec.removeDisks?.length &&
     changes.every(({ type }) => cryptoTransitions[type].whilePoweredOn)
   )
@@ -48,7 +61,9 @@ export function asksForKeys(spec: ReconfigureSpec): boolean {
 /** Refuses a change that does not fit the states before it, or leaves states that do not go together. */
 export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
   refuseMixture(spec)
+  refuseInConversion(before, spec)
   refuseSnapshots(before, spec)
+  refuseChain(before, spec)
   const homeAfter = checkHome(before, spec)
   const changes = new Map(spec.disks?.map(({ diskId, crypto }) => [diskId, crypto.type]))
   const removed = new Set(spec.removeDisks)
@@ -57,7 +72,7 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
       throw new VmsealError('VMSEAL_NOT_FOUND', `the VM has no disk ${diskId}`, {
         details: { subject: diskId },
       })
-  for (const { diskId } of spec.addDisks ?? [])
+  for (const { diskId } of [...(spec.addDisks ?? []), ...(spec.attachDisks ?? [])])
     if (before.disks.some((disk) => disk.diskId === diskId))
       throw new VmsealError('VMSEAL_ALREADY_EXISTS', `the VM has a disk ${diskId}`, {
         details: { subject: diskId },
@@ -72,13 +87,37 @@ export function checkChange(before: CryptoStates, spec: ReconfigureSpec): void {
     throw mismatch('an encrypted disk cannot belong to a VM whose home is plain')
 }
 
-/** A shallow recrypt changes files where they are, everything else makes new ones: one request cannot promise both. */
+/**
+ * A shallow recrypt and a conversion in place change files where they are, everything else makes new ones: one request cannot
+ * promise both.
+ */
 function refuseMixture(spec: ReconfigureSpec): void {
+  if (spec.conversion === 'inPlace') {
+    if ([spec.addDisks, spec.attachDisks, spec.removeDisks].some((list) => list?.length))
+      throw invalid('a conversion in place and disks that come or go are two requests')
+    if (spec.discardSource !== undefined) throw invalid('a conversion in place has no source to discard')
+    if (
+      spec.disks?.some(({ crypto, sectorSize }) => crypto.type === 'deepRecrypt' && sectorSize !== undefined)
+    )
+      throw invalid('a recrypt in place keeps the sector size; to change it, convert to a copy')
+  }
   if (changesOf(spec).some(({ type }) => type === 'shallowRecrypt') && !mayBePoweredOn(spec))
     throw new VmsealError(
       'VMSEAL_INVALID_ARGUMENT',
       'a shallow recrypt and other changes are two requests: make one after the other',
     )
+}
+
+/** Such a disk may leave the VM: its files say where they stand, and vmseal disk resume ends that too. */
+function refuseInConversion({ disks }: CryptoStates, spec: ReconfigureSpec): void {
+  const changed = new Set(spec.disks?.map(({ diskId }) => diskId))
+  const disk = disks.find(({ diskId, inConversion }) => inConversion && changed.has(diskId))
+  if (disk === undefined) return
+  throw new VmsealError(
+    'VMSEAL_DISK_IN_CONVERSION',
+    `an in-place conversion of ${disk.label} is unfinished: resume it first`,
+    { details: { subject: disk.label } },
+  )
 }
 
 function refuseSnapshots({ snapshots }: CryptoStates, spec: ReconfigureSpec): void {
@@ -89,6 +128,28 @@ function refuseSnapshots({ snapshots }: CryptoStates, spec: ReconfigureSpec): vo
       ? 'the .vmsd of the VM cannot be read, so it may have snapshots'
       : `the VM has ${snapshots} snapshots`,
   )
+}
+
+/** What links are for other disks too cannot get other keys; and a disk of which a snapshot keeps files stays where it is. */
+function refuseChain({ shape, disks }: CryptoStates, spec: ReconfigureSpec): void {
+  const kept = disks.find(({ diskId, chained }) => chained && spec.removeDisks?.includes(diskId))
+  if (kept)
+    throw new VmsealError('VMSEAL_SNAPSHOTS_EXIST', `a snapshot keeps files of the disk ${kept.label}`, {
+      details: { subject: kept.label },
+    })
+  const changes = changesOf(spec)
+  const reason = chainRefusals[shape]
+  if (changes.length === 0 || reason === undefined) return
+  if (shape === 'single' && changes.every(({ type }) => cryptoTransitions[type].withSnapshots)) return
+  throw new VmsealError('VMSEAL_DISK_CHAIN', reason)
+}
+
+const chainRefusals: Readonly<Record<ChainShape, string | undefined>> = {
+  none: undefined,
+  single: 'disks of the VM are chains that wait to be consolidated',
+  tree: 'the snapshots of the VM have branches: only a single chain can get another key',
+  linkedClone: 'the VM is a linked clone: its keys are those of the VM it was made of',
+  linkedCloneParent: 'linked clones read disks of the VM: its keys are theirs too',
 }
 
 /** The state of VM home after the change. */
@@ -104,9 +165,19 @@ function checkDisk(disk: CryptoStates['disks'][number], change: CryptoSpec['type
   const before = stateOf(disk.sealed)
   if (change === undefined) return before
   const { from, to } = cryptoTransitions[change]
-  if (from === before) return to
+  if (from === before) {
+    if (disk.shared && from === 'plain') throw sharedDisk(disk.label)
+    return to
+  }
   throw new VmsealError('VMSEAL_DISK_STATE', `the disk ${disk.label} is ${whyNot(before)}`, {
     details: { subject: disk.label },
+  })
+}
+
+/** The other writers have no key. */
+function sharedDisk(label: string): VmsealError {
+  return new VmsealError('VMSEAL_DISK_SHARED', `the disk ${label} is open for several writers`, {
+    details: { subject: label },
   })
 }
 
@@ -120,6 +191,10 @@ function stateOf(sealed: boolean): CryptoState {
 
 function whyNot(state: CryptoState): string {
   return state === 'encrypted' ? 'encrypted already' : 'not encrypted'
+}
+
+function invalid(reason: string): VmsealError {
+  return new VmsealError('VMSEAL_INVALID_ARGUMENT', reason)
 }
 
 function mismatch(reason: string): VmsealError {

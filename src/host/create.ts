@@ -35,14 +35,26 @@ export async function createVirtualMachine(
   try {
     const { transaction, neededBytes } = planCreation(context, files, spec, dek)
     await requireSpace(context, datastore, neededBytes)
-    await makeFolder(datastore, files)
-    try {
-      await createInFolder(context, files, transaction, new WorkMeter(work, transaction.steps), spec.name)
-    } finally {
-      await removeIfEmpty(files)
-    }
+    await makeVirtualMachineFolder(context, datastore, files, transaction, work, spec.name)
   } finally {
     dek?.dispose()
+  }
+}
+
+/** Makes the folder of a new VM by the first transaction on it. */
+export async function makeVirtualMachineFolder(
+  context: HostContext,
+  datastore: Datastore,
+  files: VirtualMachineFiles,
+  transaction: FileTransaction,
+  work: Work,
+  name: string,
+): Promise<void> {
+  await makeFolder(datastore, files)
+  try {
+    await createInFolder(context, files, transaction, new WorkMeter(work, transaction.steps), name)
+  } finally {
+    await removeIfEmpty(files)
   }
 }
 
@@ -193,7 +205,7 @@ async function removeIfEmpty(files: VirtualMachineFiles): Promise<void> {
   }
 }
 
-function alreadyExists(files: VirtualMachineFiles): VmsealError {
+export function alreadyExists(files: VirtualMachineFiles): VmsealError {
   const subject = files.label('')
   return new VmsealError('VMSEAL_ALREADY_EXISTS', `the folder ${subject} exists; choose another name`, {
     details: { subject },

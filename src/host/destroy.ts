@@ -2,12 +2,15 @@
 import { rmdir } from 'node:fs/promises'
 import { removeFile, replaceFile, syncDirectory } from './durable-file.js'
 import { finish } from './file-transaction.js'
-import { describeHome, type HomeDescription } from './home-description.js'
+import { describeHome } from './home-description.js'
 import { takeVirtualMachine, type HostContext } from './host-context.js'
 import { errnoOf, ioError } from './io-error.js'
+import { readSnapshotTable } from './snapshot-table-reader.js'
+import { filesOfTable } from './snapshot-table.js'
 import { serialiseManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
-import { notFound } from './vm-config.js'
+import { notFound, refuseClones } from './vm-config.js'
+import type { VmxDocument } from './vmx.js'
 
 /** Needs no key. The VM is powered off: the caller saw to that. Files of others, and so their folder, stay. */
 export async function destroyVirtualMachine(context: HostContext, files: VirtualMachineFiles): Promise<void> {
@@ -17,7 +20,8 @@ export async function destroyVirtualMachine(context: HostContext, files: Virtual
   const lock = await takeVirtualMachine(context, files)
   try {
     const document = await files.readVmx()
-    if (document !== undefined) await removeNamedFiles(files, describeHome(document, files))
+    if (document !== undefined) await refuseClones(document, files)
+    if (document !== undefined) await removeNamedFiles(files, document)
     for (const name of [files.vmsd, files.log]) await removeFile(files.path(name))
     await syncDirectory(files.directory)
   } finally {
@@ -30,10 +34,15 @@ export async function destroyVirtualMachine(context: HostContext, files: Virtual
   }
 }
 
-async function removeNamedFiles(files: VirtualMachineFiles, description: HomeDescription): Promise<void> {
+async function removeNamedFiles(files: VirtualMachineFiles, document: VmxDocument): Promise<void> {
   const homeFiles = (await files.list()).filter((name) => files.roleOf(name) !== undefined)
-  const diskFiles = description.disks.flatMap(({ file }) => files.filesOfDisk(file))
-  const manifest = { generation: 0, created: [], superseded: [...diskFiles, ...homeFiles] }
+  const diskFiles = describeHome(document, files).disks.flatMap(({ file }) => files.filesOfDisk(file))
+  const kept = filesOfTable(readSnapshotTable(document, files), files)
+  const manifest = {
+    generation: 0,
+    created: [],
+    superseded: [...new Set([...diskFiles, ...homeFiles, ...kept])],
+  }
   await replaceFile(files.path(files.manifest), serialiseManifest(manifest))
   await removeFile(files.path(files.vmx))
   await syncDirectory(files.directory)

@@ -3,6 +3,14 @@ import { resolve } from 'node:path'
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import { native, type DiskHandle, type KeyHandle, type NativeTask, type SealSpec } from '../native/load.js'
 import type { NewDisk } from '../rpc/host-api.js'
+import {
+  conversionOf,
+  hasBecome,
+  readStanding,
+  type OpenConversion,
+  type SealedDescriptor,
+} from './disk-standing.js'
+import type { LinkState } from './disk-chain.js'
 import { isKeyId, type DiskEntry } from './home-description.js'
 import { naming } from './io-error.js'
 import type { KeyCache } from './key-cache.js'
@@ -12,12 +20,18 @@ import type { WorkStep } from './work.js'
 /** A disk as .vmx and descriptor show it, without keys. */
 export interface DiskState extends DiskEntry {
   readonly capacityBytes: number
-  /** Descriptor, extents and second copy, by name. */
+  /** Names of the files that hold its data. */
+  readonly extents: readonly string[]
+  /** Everything that may be there of it, by name. */
   readonly files: readonly string[]
   /** The KEKs that wrap the DEK, any of which opens it; empty: the disk is plain. */
   readonly keys: readonly CryptoKeyId[]
+  /** The data is in two forms, and `keys` are those that `conversion.sides` name. */
+  readonly conversion?: OpenConversion
   /** Data unit; absent: the disk is plain. */
   readonly sectorSize?: number
+  /** The files that it is made of, base first and itself last; absent: it is one file. */
+  readonly links?: readonly LinkState[]
 }
 
 /** What opening a disk takes. */
@@ -29,12 +43,15 @@ interface DiskStep {
   readonly neededBytes: number
 }
 
-/** Reads a descriptor and compares it with the .vmx. Proves nothing about the wrap. */
+/**
+ * Reads a descriptor and compares it with the .vmx. Proves nothing about the wrap. Of an in-place conversion that ended before
+ * the .vmx could say so, the entry that the .vmx should have.
+ */
 export async function readDiskState(entry: DiskEntry, files: VirtualMachineFiles): Promise<DiskState> {
   await files.byteLength(entry.file)
   const label = files.label(entry.file)
-  const text = naming(label, () => native.readDescriptor(files.path(entry.file)))
-  const { capacityBytes, extents, sealed, foreign } = JSON.parse(text) as Descriptor
+  const standing = readStanding(files.path(entry.file), label)
+  const { capacityBytes, extents, sealed, foreign } = standing.descriptor
   if (foreign !== null)
     throw new VmsealError('VMSEAL_DESCRIPTOR_UNSUPPORTED', `${label} was encrypted by another program`)
   for (const { file } of extents) {
@@ -45,23 +62,46 @@ export async function readDiskState(entry: DiskEntry, files: VirtualMachineFiles
       )
     await files.byteLength(file)
   }
-  compare(entry, sealed, label)
-  const names = new Set([...files.filesOfDisk(entry.file), ...extents.map(({ file }) => file)])
-  const keys = sealed?.wraps.map(({ keyId, providerId }) => ({ keyId, providerId })) ?? []
+  const conversion = conversionOf(standing, entry, label)
+  const settled = conversion ? entry : settle(entry, sealed)
+  if (!conversion) compare(settled, sealed, label)
+  const keys = (conversion?.sides.flat() ?? sealed?.wraps ?? []).map(({ keyId, providerId }) => ({
+    keyId,
+    providerId,
+  }))
   if (!keys.every(isKeyId))
     throw new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${label} names no usable key id`)
+  const extentNames = extents.map(({ file }) => file)
   return {
-    ...entry,
+    ...settled,
     capacityBytes,
-    files: [...names],
+    extents: extentNames,
+    files: [...new Set([...files.filesOfDisk(entry.file), ...extentNames])],
     keys,
     ...(sealed && { sectorSize: sealed.sectorSize }),
+    ...(conversion && { conversion }),
   }
 }
 
-/** The KEKs any of which would open the disk; empty: it is plain, or the host has one of them. */
+/**
+ * KEKs that are not here and that opening the disk with all its files, or going on with its conversion, takes, one of each is enough;
+ * empty: it is plain, or none is missing.
+ */
 export function missingKeysOfDisk(disk: DiskState, keys: KeyCache): readonly CryptoKeyId[] {
-  return disk.keys.some((key) => keys.get(key) !== undefined) ? [] : disk.keys
+  const sides = disk.conversion?.sides ?? (disk.links ?? [disk]).map((file) => file.keys)
+  return sides.flatMap((side) => (side.some((key) => keys.get(key) !== undefined) ? [] : side))
+}
+
+/** VMSEAL_DISK_IN_CONVERSION while the data is in two forms. */
+export function refuseInConversion({ conversion, file }: DiskState, files: VirtualMachineFiles): void {
+  if (conversion === undefined) return
+  const { mode, doneBytes, totalBytes } = conversion
+  const subject = files.label(file)
+  throw new VmsealError(
+    'VMSEAL_DISK_IN_CONVERSION',
+    `${subject} is being ${mode}ed in place, ${doneBytes} of ${totalBytes} bytes are done: resume the conversion of the VM first`,
+    { details: { subject } },
+  )
 }
 
 /** Opens a disk as a guest sees it. Everything that is bound to its wrap is verified. */
@@ -121,8 +161,7 @@ export function keyRequired(disk: OpenableDisk, files: VirtualMachineFiles): Vms
 /** Bytes that a copy of the disk takes. */
 export async function copyBytes(disk: DiskState, files: VirtualMachineFiles): Promise<number> {
   let bytes = 0
-  for (const file of disk.files.filter((name) => name !== disk.file && !name.endsWith('.vmseal')))
-    bytes += await files.allocatedBytes(file)
+  for (const file of disk.extents) bytes += await files.allocatedBytes(file)
   return bytes
 }
 
@@ -201,27 +240,19 @@ export function newDiskStep(
   return { step: { label, bytes, start }, neededBytes: image.allocatedBytes }
 }
 
-interface Descriptor {
-  readonly capacityBytes: number
-  readonly extents: readonly { readonly file: string }[]
-  readonly sealed: SealedDescriptor | null
-  readonly foreign: object | null
-}
-
-interface SealedDescriptor {
-  readonly id: string
-  readonly state: string
-  readonly generation: number
-  readonly sectorSize: number
-  readonly wraps: readonly CryptoKeyId[]
-}
-
 interface Image {
   /** Null: only qemu-img knows. */
   readonly capacityBytes: number | null
   readonly allocatedBytes: number
   readonly needsQemuImg: boolean
   readonly sealed: boolean
+}
+
+/** The entry of a disk in one form, whether the .vmx says so already or not. */
+function settle(entry: DiskEntry, sealed: SealedDescriptor | null): DiskEntry {
+  const { becomes, sealedGeneration, ...rest } = entry
+  const generation = becomes && hasBecome(becomes, sealed) ? becomes.generation : sealedGeneration
+  return { ...rest, ...(generation !== undefined && { sealedGeneration: generation }) }
 }
 
 function compare(entry: DiskEntry, sealed: SealedDescriptor | null, label: string): void {
@@ -234,8 +265,6 @@ function compare(entry: DiskEntry, sealed: SealedDescriptor | null, label: strin
       { details },
     )
   }
-  if (sealed.state !== 'sealed')
-    throw new VmsealError('VMSEAL_DISK_STATE', `${label} is in the state ${sealed.state}`, { details })
   if (sealed.wraps.length === 0)
     throw new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${label} has no wrapped DEK`, { details })
   if (sealed.id !== entry.diskId || sealed.generation !== entry.sealedGeneration)
@@ -264,7 +293,7 @@ function inspectSource(source: string, encrypt: boolean): Image {
   return image
 }
 
-function requireWholeSectors(capacityBytes: number, sectorSize: number, subject: string): void {
+export function requireWholeSectors(capacityBytes: number, sectorSize: number, subject: string): void {
   if (capacityBytes % sectorSize === 0) return
   throw new VmsealError(
     'VMSEAL_SECTOR_ALIGNMENT',

@@ -61,12 +61,14 @@ export async function readSmallFile(
       const status = await file.stat()
       if (!status.isFile())
         throw new VmsealError('VMSEAL_IO', `${subject} is no regular file`, { details: { subject } })
-      const buffer = Buffer.alloc(limit + 1)
+      // Of the size that it shows, with a byte to see its end by: most files are far smaller than the limit.
+      let buffer = Buffer.allocUnsafe(Math.min(limit, status.size) + 1)
       let length = 0
       while (length <= limit) {
         const { bytesRead } = await file.read(buffer, length, buffer.length - length, length)
         if (bytesRead === 0) return buffer.subarray(0, length)
         length += bytesRead
+        if (length === buffer.length) buffer = Buffer.concat([buffer], Math.min(limit, 2 * length) + 1)
       }
       throw new VmsealError(tooLarge, `${subject} is larger than the limit of ${limit} bytes`, {
         details: { subject },

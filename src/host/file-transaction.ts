@@ -5,10 +5,12 @@
  *
  * The caller holds the VM's lock.
  */
-import { VmsealError } from '../errors.js'
+import { VmsealError, isVmsealError } from '../errors.js'
 import { readSmallFile, removeFile, replaceFile, syncDirectory } from './durable-file.js'
 import { describeHome } from './home-description.js'
 import type { VirtualMachineLock } from './lock.js'
+import { readSnapshotTable } from './snapshot-table-reader.js'
+import { filesOfTable } from './snapshot-table.js'
 import { manifestByteLimit, parseManifest, serialiseManifest, type TaskManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { vmxByteLimit, type VmxDocument } from './vmx.js'
@@ -54,13 +56,17 @@ export async function commitTransaction(
   await orLeaveToRecovery(finish(files, transaction))
 }
 
-type Recovery = 'nothing' | 'undone' | 'finished'
+type Recovery = 'nothing' | 'undone' | 'finished' | 'kept'
 
 /**
  * Ends a transaction that a crash interrupted: before its commit it is undone, after it, finished.
- * Files that the .vmx names are never removed, whatever the manifest says.
+ * Files that the .vmx names are never removed, whatever the manifest says. One that would be undone is kept when `resumes`
+ * says that it will be gone on with.
  */
-export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
+export async function recover(
+  files: VirtualMachineFiles,
+  resumes: (manifest: TaskManifest) => boolean = () => false,
+): Promise<Recovery> {
   const names = await files.list()
   let outcome: Recovery = 'nothing'
   if (names.includes(files.manifest)) {
@@ -70,11 +76,10 @@ export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
     const manifest = parseManifest(bytes.toString(), files)
     const live = await liveFiles(files)
     if (live.generation === manifest.generation) {
-      await finish(files, {
-        ...manifest,
-        superseded: manifest.superseded.filter((name) => !live.names.has(name)),
-      })
+      await finish(files, manifest)
       outcome = 'finished'
+    } else if (live.generation + 1 === manifest.generation && resumes(manifest)) {
+      outcome = 'kept'
     } else {
       await undo(
         files,
@@ -85,6 +90,19 @@ export async function recover(files: VirtualMachineFiles): Promise<Recovery> {
   }
   await removeTemporaries(files)
   return outcome
+}
+
+/** The interrupted transaction of a VM, if there is one and it can be read; for whoever only looks. */
+export async function readManifest(files: VirtualMachineFiles): Promise<TaskManifest | undefined> {
+  try {
+    const subject = files.label(files.manifest)
+    const path = files.path(files.manifest)
+    const bytes = await readSmallFile(path, manifestByteLimit, subject, 'VMSEAL_STORE_INVALID')
+    return parseManifest(bytes.toString(), files)
+  } catch (error) {
+    if (isVmsealError(error)) return undefined
+    throw error
+  }
 }
 
 /** The commit. When it fails after the rename, the manifest stays, and recovery finds out which side won. */
@@ -114,9 +132,12 @@ async function undo(files: VirtualMachineFiles, created: readonly string[]): Pro
   await syncDirectory(files.directory)
 }
 
-/** Removes what the committed generation does not need. */
+/** Removes what the committed generation does not need; what a snapshot still names is no leftover. */
 export async function finish(files: VirtualMachineFiles, manifest: TaskManifest): Promise<void> {
-  await files.remove(manifest.superseded)
+  const { names } = await liveFiles(files)
+  const leftOver = (list: readonly string[]) => list.filter((name) => !names.has(name))
+  for (const name of leftOver(manifest.overwritten ?? [])) await files.overwrite(name)
+  await files.remove(leftOver(manifest.superseded))
   await removeTemporaries(files)
   await syncDirectory(files.directory)
   await removeFile(files.path(files.manifest))
@@ -134,5 +155,6 @@ async function liveFiles(files: VirtualMachineFiles): Promise<{ generation: numb
   if (document === undefined) return { generation: 0, names: new Set() }
   const { generation, disks, homeFiles } = describeHome(document, files)
   const diskFiles = disks.flatMap(({ file }) => files.filesOfDisk(file))
-  return { generation, names: new Set([...diskFiles, ...homeFiles.map(({ file }) => file)]) }
+  const kept = filesOfTable(readSnapshotTable(document, files), files)
+  return { generation, names: new Set([...diskFiles, ...homeFiles.map(({ file }) => file), ...kept]) }
 }

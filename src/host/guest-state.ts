@@ -121,6 +121,26 @@ export class GuestStates {
   }
 }
 
+/** The file that keeps a guest's memory in a snapshot, and what makes it from `source`. */
+export async function memoryStep(
+  files: VirtualMachineFiles,
+  vm: VirtualMachine,
+  dek: KeyHandle | undefined,
+  snapshotId: string,
+  source: string,
+  names: FreeNames,
+  work: Work,
+): Promise<{ file: HomeFile; steps: WorkStep[]; prepare?: () => Promise<void> }> {
+  const role = roleOf({ kind: 'vmem', label: `-${snapshotId}` })
+  const target = names.home(role)
+  const file = { role, file: target }
+  const bytes = await sizeOf(source)
+  if (dek === undefined)
+    return { file, steps: [], prepare: () => copyDurably(source, files.path(target), work) }
+  const start = () => encryptHomeFile(dek, vm.description.vmId, role, source, files.path(target))
+  return { file, steps: [{ label: `save ${role}`, bytes, start }] }
+}
+
 function change(
   vm: VirtualMachine,
   { dek }: HeldVm,
@@ -193,7 +213,7 @@ async function sizeOf(source: string): Promise<number> {
 }
 
 /** For a VM that is plain. */
-async function copyDurably(source: string, target: string, { signal }: Work): Promise<void> {
+export async function copyDurably(source: string, target: string, { signal }: Work): Promise<void> {
   try {
     const streams = [
       createReadStream(source),

@@ -3,6 +3,7 @@
  * encrypted, the wrapped DEK and the sealed settings. No key is needed here and nothing is proved.
  */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
+import { parseBecoming, serialiseBecoming, type Becoming } from './disk-standing.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { VmxDocument } from './vmx.js'
 
@@ -13,6 +14,10 @@ export interface DiskEntry {
   readonly diskId: string
   /** Generation of the disk's DEK; absent: the disk is plain. */
   readonly sealedGeneration?: number
+  /** Open for several writers. */
+  readonly shared?: true
+  /** An in-place conversion was begun, and whether it has ended, the descriptor tells. */
+  readonly becomes?: Becoming
 }
 
 export interface HomeFile {
@@ -58,10 +63,10 @@ const identityKeys = new Set([
   'nvram',
 ])
 const deviceKey =
-  /^scsi[0-3](?:\.(?:present|virtualdev)|:(?:\d|1[0-5])\.(?:present|filename|vmsealid|vmsealgen))$/
+  /^scsi[0-3](?:\.(?:present|virtualdev)|:(?:\d|1[0-5])\.(?:present|filename|vmsealid|vmsealgen|vmsealconversion|sharing))$/
 /** The lines that a description governs: one that it no longer has is removed. */
 const describedKey =
-  /^(?:nvram|vmseal\.(?:gen|dekgen|config|dek\.\d+|file\d+\.(?:role|name))|scsi\d:\d+\.(?:present|filename|vmsealid|vmsealgen))$/i
+  /^(?:nvram|vmseal\.(?:gen|dekgen|config|dek\.\d+|file\d+\.(?:role|name))|scsi\d:\d+\.(?:present|filename|vmsealid|vmsealgen|vmsealconversion))$/i
 const diskLimit = 60
 const homeFileLimit = 200
 
@@ -92,8 +97,15 @@ export function writeDescription(document: VmxDocument, description: HomeDescrip
   const lines = linesOf(description)
   const wanted = new Set([...lines.keys()].map((key) => key.toLowerCase()))
   for (const key of document.keys())
-    if (describedKey.test(key) && !wanted.has(key.toLowerCase())) document.delete(key)
+    if ((describedKey.test(key) && !wanted.has(key.toLowerCase())) || isOfMissingDevice(key, wanted))
+      document.delete(key)
   for (const [key, value] of lines) if (document.get(key) !== value) document.set(key, value)
+}
+
+/** Who may write a disk is not ours to say, but goes with its device. */
+function isOfMissingDevice(key: string, wanted: ReadonlySet<string>): boolean {
+  const device = /^(scsi\d:\d+)\.sharing$/i.exec(key)?.[1]?.toLowerCase()
+  return device !== undefined && !wanted.has(`${device}.filename`)
 }
 
 function linesOf(description: HomeDescription): Map<string, string> {
@@ -105,13 +117,14 @@ function linesOf(description: HomeDescription): Map<string, string> {
     lines.set(`vmseal.file${index}.role`, role)
     lines.set(`vmseal.file${index}.name`, file)
   }
-  for (const { device, file, diskId, sealedGeneration } of description.disks) {
+  for (const { device, file, diskId, sealedGeneration, becomes } of description.disks) {
     lines.set(`${device.split(':')[0]}.present`, 'TRUE')
     lines.set(`${device.split(':')[0]}.virtualDev`, 'lsilogic')
     lines.set(`${device}.present`, 'TRUE')
     lines.set(`${device}.fileName`, file)
     lines.set(`${device}.vmsealId`, diskId)
     if (sealedGeneration !== undefined) lines.set(`${device}.vmsealGen`, String(sealedGeneration))
+    if (becomes) lines.set(`${device}.vmsealConversion`, serialiseBecoming(becomes))
   }
   if (description.wrap !== undefined) {
     lines.set('vmseal.dekGen', String(description.wrap.generation))
@@ -234,9 +247,26 @@ class Reader {
       throw this.#invalid(`${device} is not present but has a file`)
     const file = this.text(`${device}.fileName`)
     if (!this.#files.isDescriptor(file)) throw this.#invalid(`${device}.fileName is no disk of this VM`)
-    const entry = { device, file, diskId: this.uuid(`${device}.vmsealId`) }
-    if (this.#document.get(`${device}.vmsealGen`) === undefined) return entry
-    return { ...entry, sealedGeneration: this.generation(`${device}.vmsealGen`) }
+    const shared = this.#document.get(`${device}.sharing`)?.toLowerCase() === 'multi-writer'
+    const sealed = this.#document.get(`${device}.vmsealGen`) !== undefined
+    const becomes = this.#becoming(`${device}.vmsealConversion`)
+    return {
+      device,
+      file,
+      diskId: this.uuid(`${device}.vmsealId`),
+      ...(sealed && { sealedGeneration: this.generation(`${device}.vmsealGen`) }),
+      ...(becomes && { becomes }),
+      ...(shared && { shared }),
+    }
+  }
+
+  #becoming(key: string): Becoming | undefined {
+    const text = this.#document.get(key)
+    if (text === undefined) return undefined
+    const becomes = parseBecoming(text)
+    if (becomes === undefined || (becomes.generation ?? 0) > generationLimit)
+      throw this.#invalid(`${key} is no conversion`)
+    return becomes
   }
 
   #homeFile(role: string, key: string): HomeFile {

@@ -1,9 +1,11 @@
 /** What the operations of a host work with, and how they hold a VM. */
 import type { Datastore } from './datastore.js'
 import { VmsealError } from '../errors.js'
+import { tidyJob } from './disk-standing.js'
 import { recover } from './file-transaction.js'
 import type { KeyCache } from './key-cache.js'
 import { VirtualMachineLock, type LockOwner } from './lock.js'
+import type { TaskManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { logLine } from './vm-log.js'
 
@@ -14,15 +16,17 @@ export interface HostContext {
   readonly freeBytes: (datastore: Datastore) => Promise<number>
 }
 
-/** Takes the VM's lock and ends what a crash left unfinished. The caller releases the lock. */
+/** Takes the VM's lock and ends what a crash left unfinished, but for what `resumes`. The caller releases the lock. */
 export async function takeVirtualMachine(
   context: HostContext,
   files: VirtualMachineFiles,
+  resumes?: (manifest: TaskManifest) => boolean,
 ): Promise<VirtualMachineLock> {
   await files.requireFolder()
   const lock = await VirtualMachineLock.acquire(files, context.owner)
   try {
-    const recovery = await recover(files)
+    const recovery = await recover(files, resumes)
+    await tidyJobs(files)
     if (recovery !== 'nothing') await logLine(files, context.name, `interrupted transaction ${recovery}`)
     return lock
   } catch (error) {
@@ -31,13 +35,22 @@ export async function takeVirtualMachine(
   }
 }
 
+/** What is left beside disks by in-place conversions that ended, or never began, before a crash: journals and void locks. */
+async function tidyJobs(files: VirtualMachineFiles): Promise<void> {
+  for (const name of await files.list()) {
+    const descriptor = /^(.*\.vmdk)\.(?:vmseal-job|lck)$/.exec(name)?.[1]
+    if (descriptor !== undefined && files.isDescriptor(descriptor)) await tidyJob(files.path(descriptor))
+  }
+}
+
 /** Runs `body` while the VM's lock is held. */
 export async function holdVirtualMachine<T>(
   context: HostContext,
   files: VirtualMachineFiles,
   body: (lock: VirtualMachineLock) => Promise<T>,
+  resumes?: (manifest: TaskManifest) => boolean,
 ): Promise<T> {
-  const lock = await takeVirtualMachine(context, files)
+  const lock = await takeVirtualMachine(context, files, resumes)
   try {
     return await body(lock)
   } finally {

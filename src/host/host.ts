@@ -3,40 +3,55 @@ import { randomUUID } from 'node:crypto'
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { DiskHandle } from '../native/load.js'
 import type {
+  CloneSpec,
   CreateSpec,
+  DiskDescription,
   HostApi,
   HostIdentity,
   HostKeyChange,
+  KeysInFiles,
   ReconfigureSpec,
   SealedKey,
+  SnapshotSpec,
   VmConfig,
   VmReference,
   Work,
 } from '../rpc/host-api.js'
+import { describeDisk } from './attachment.js'
 import { asksForKeys, mayBePoweredOn } from './change-rules.js'
+import { cloneVirtualMachine } from './clone.js'
 import { createVirtualMachine } from './create.js'
 import { Datastore } from './datastore.js'
 import { destroyVirtualMachine } from './destroy.js'
-import { openDisk } from './disks.js'
+import { openForReading } from './disk-chain.js'
+import { DiskConsolidation } from './disk-consolidation.js'
+import { writeToDisk } from './disk-write.js'
 import { EncryptionMode } from './encryption-mode.js'
 import { GuestStates, type GuestState } from './guest-state.js'
 import type { HostContext } from './host-context.js'
 import { rewrapHostDumps, writeHostDump } from './host-dumps.js'
 import { hostIdOf } from './host-id.js'
+import { interruptedKeysOf } from './interrupted-request.js'
 import { ioError } from './io-error.js'
 import { KeyCache } from './key-cache.js'
+import { findKeys } from './keys-in-files.js'
 import { registerBoot } from './lock.js'
 import { PoweredOnVms } from './power.js'
+import { convertInPlace, resumeConversions } from './in-place.js'
 import { reconfigure } from './reconfigure.js'
 import {
+  checkCloneSpec,
   checkCreateSpec,
+  checkData,
   checkKey,
   checkRange,
   checkReconfigureSpec,
   checkReference,
   checkSealedKey,
+  checkSnapshotSpec,
   checkUuid,
 } from './requests.js'
+import { Snapshots } from './snapshots.js'
 import { shallowRecrypt } from './shallow-recrypt.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { readConsistently, readVirtualMachine, toConfig } from './vm-config.js'
@@ -67,6 +82,8 @@ interface Boot {
   readonly context: HostContext
   readonly powered: PoweredOnVms
   readonly guests: GuestStates
+  readonly consolidation: DiskConsolidation
+  readonly snapshots: Snapshots
   readonly stopping: AbortController
   readonly requests: Set<Promise<unknown>>
   readonly unregister: () => void
@@ -189,14 +206,32 @@ export class Host implements HostApi {
         await boot.powered.hold(files, (lock) => shallowRecrypt(boot.context, files, lock, spec, stopping))
       else {
         boot.powered.requireOff(files)
-        await reconfigure(boot.context, this.#datastore(vm.datastore), files, spec, stopping)
+        const change = spec.conversion === 'inPlace' && spec.disks?.length ? convertInPlace : reconfigure
+        await change(boot.context, this.#datastore(vm.datastore), files, spec, stopping)
       }
+      return configOf(boot, files)
+    })
+  }
+
+  resumeConversion(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      boot.powered.requireOff(files)
+      await resumeConversions(boot.context, files, stoppable(work, boot))
       return configOf(boot, files)
     })
   }
 
   readVirtualMachine(vm: VmReference): Promise<VmConfig> {
     return this.#serve((boot) => configOf(boot, this.#files(vm)))
+  }
+
+  describeDisk(datastore: string, file: string): Promise<DiskDescription> {
+    return this.#serve(() => describeDisk(this.#datastore(datastore), file))
+  }
+
+  findKeys(datastore: string, after?: string): Promise<KeysInFiles> {
+    return this.#serve(() => findKeys(this.#datastore(datastore), after))
   }
 
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]> {
@@ -258,6 +293,65 @@ export class Host implements HostApi {
     })
   }
 
+  createSnapshot(vm: VmReference, spec: SnapshotSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkSnapshotSpec(spec)
+      await boot.snapshots.create(this.#datastore(vm.datastore), files, spec, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  revertToSnapshot(vm: VmReference, snapshotId: string, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkUuid(snapshotId, 'snapshotId')
+      await boot.snapshots.revert(files, snapshotId, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  removeSnapshot(vm: VmReference, snapshotId: string, children: boolean, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      checkUuid(snapshotId, 'snapshotId')
+      await boot.snapshots.remove(files, snapshotId, children ?? false, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  consolidateDisks(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      await boot.consolidation.run(files, stoppable(work, boot))
+      return configOf(boot, files)
+    })
+  }
+
+  cloneVirtualMachine(vm: VmReference, spec: CloneSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const source = this.#files(vm)
+      checkCloneSpec(spec)
+      if (spec.homeKey) boot.mode.requireSafe()
+      const datastore = this.#datastore(spec.datastore)
+      const target = datastore.filesOf(spec.name)
+      const { context, powered } = boot
+      await cloneVirtualMachine(context, powered, source, datastore, target, spec, stoppable(work, boot))
+      return configOf(boot, target)
+    })
+  }
+
+  writeDisk(vm: VmReference, diskId: string, offset: number, data: string): Promise<void> {
+    return this.#serve(async (boot) => {
+      const files = this.#files(vm)
+      const bytes = checkData(data, readLimit)
+      checkRange(offset, bytes.length, readLimit)
+      checkUuid(diskId, 'diskId')
+      await (boot.powered.write(files, diskId, offset, bytes) ??
+        writeToDisk(boot.context, files, diskId, offset, bytes))
+    })
+  }
+
   /**
    * Keeps what a hypervisor writes of a guest, on or off, as a file of VM home: `source` is a file, or a pipe that it
    * writes to. Encrypted with the VM's key when VM home is; an earlier one of the kind is replaced, whole or not at all.
@@ -303,6 +397,7 @@ export class Host implements HostApi {
       freeBytes: (datastore) => (freeBytes ? freeBytes(datastore.name) : datastore.freeBytes()),
     }
     const powered = new PoweredOnVms(context)
+    const consolidation = new DiskConsolidation(context, powered)
     return {
       id,
       keys,
@@ -310,6 +405,8 @@ export class Host implements HostApi {
       context,
       powered,
       guests: new GuestStates(context, powered),
+      consolidation,
+      snapshots: new Snapshots(context, powered, consolidation),
       stopping: new AbortController(),
       requests: new Set(),
       unregister: registerBoot(id),
@@ -367,7 +464,9 @@ export class Host implements HostApi {
 
 async function configOf(boot: Boot, files: VirtualMachineFiles): Promise<VmConfig> {
   const vm = await readConsistently(files, () => readVirtualMachine(files))
-  return toConfig(vm, files, boot.keys, boot.powered.isOn(files) ? 'poweredOn' : 'poweredOff')
+  const interruptedKeys = await interruptedKeysOf(files, vm.description.generation)
+  const config = toConfig(vm, files, boot.keys, boot.powered.isOn(files) ? 'poweredOn' : 'poweredOff')
+  return { ...config, ...(interruptedKeys.length > 0 && { interruptedKeys }) }
 }
 
 /** The open disk of a VM that is on, else one that is opened for the time of `use`. */
@@ -385,7 +484,7 @@ async function withDisk<T>(
     const found = vm.disks.find((candidate) => candidate.diskId === diskId)
     if (found === undefined)
       throw new VmsealError('VMSEAL_NOT_FOUND', `${files.label(files.vmx)} has no disk ${diskId}`)
-    return openDisk(found, vm.description.vmId, boot.keys, files)
+    return openForReading(found, vm.description.vmId, boot.keys, files)
   })
   try {
     return await use(disk)

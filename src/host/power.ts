@@ -1,7 +1,8 @@
 /** The VMs that a host has powered on: their lock, VM home DEK and open disks. */
 import { VmsealError } from '../errors.js'
 import type { DiskHandle, KeyHandle } from '../native/load.js'
-import { keyRequired, missingKeysOfDisk, openDisk, type DiskState } from './disks.js'
+import { openForGuest } from './disk-chain.js'
+import { keyRequired, missingKeysOfDisk, refuseInConversion, type DiskState } from './disks.js'
 import { holdVirtualMachine, takeVirtualMachine, type HostContext } from './host-context.js'
 import type { VirtualMachineLock } from './lock.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
@@ -22,6 +23,10 @@ interface RunningVm {
   readonly disks: ReadonlyMap<string, DiskHandle>
   /** Ends with the work on its files that goes on while it runs. */
   work: Promise<unknown>
+  /** Writes of the guest that are under way. */
+  readonly writes: Set<Promise<void>>
+  /** The guest's writes wait until this ends. */
+  still: Promise<unknown>
 }
 
 export class PoweredOnVms {
@@ -72,13 +77,49 @@ export class PoweredOnVms {
     return turn
   }
 
+  /** A write of the guest; undefined: the VM is off. Durable when it resolves. */
+  write(
+    files: VirtualMachineFiles,
+    diskId: string,
+    offset: number,
+    data: Uint8Array,
+  ): Promise<void> | undefined {
+    const running = this.#running.get(files.directory)
+    if (running === undefined) return undefined
+    return this.#write(running, diskId, offset, data)
+  }
+
+  /** Runs `body` while no write of the guest is under way and every disk is durable. The VM's lock is held. */
+  async stunned<T>(files: VirtualMachineFiles, body: () => Promise<T>): Promise<T> {
+    const running = this.#running.get(files.directory)
+    if (running === undefined) return body()
+    const earlier = running.still
+    let resume = (): void => {}
+    running.still = new Promise<void>((resolve) => (resume = resolve))
+    try {
+      await earlier
+      await Promise.allSettled(running.writes)
+      for (const disk of running.disks.values()) await disk.flush()
+      return await body()
+    } finally {
+      resume()
+    }
+  }
+
   /** Opens VM home and every disk, and keeps the VM's lock until it is powered off. */
   async powerOn(files: VirtualMachineFiles): Promise<void> {
     if (this.isOn(files)) throw invalidPowerState(files, 'it is powered on already')
     const lock = await takeVirtualMachine(this.#context, files)
     try {
       const opened = openVm(this.#context, files, await readVirtualMachine(files))
-      this.#running.set(files.directory, { files, lock, work: Promise.resolve(), ...opened })
+      this.#running.set(files.directory, {
+        files,
+        lock,
+        work: Promise.resolve(),
+        writes: new Set(),
+        still: Promise.resolve(),
+        ...opened,
+      })
     } catch (error) {
       await lock.release()
       throw error
@@ -91,9 +132,33 @@ export class PoweredOnVms {
     if (running === undefined) throw invalidPowerState(files, 'it is not powered on')
     this.#running.delete(files.directory)
     await running.work
+    await this.#end(running)
     close(running)
     await running.lock.release()
     await logLine(files, this.#context.name, 'powered off')
+  }
+
+  async #write(running: RunningVm, diskId: string, offset: number, data: Uint8Array): Promise<void> {
+    for (let waited; waited !== running.still;) await (waited = running.still)
+    const disk = running.disks.get(diskId)
+    if (disk === undefined)
+      throw new VmsealError(
+        'VMSEAL_NOT_FOUND',
+        `${running.files.label(running.files.vmx)} has no disk ${diskId}`,
+      )
+    const write = disk.write(offset, data).then(() => disk.flush())
+    running.writes.add(write)
+    try {
+      await write
+    } finally {
+      running.writes.delete(write)
+    }
+  }
+
+  /** What the guest wrote is durable before its disks are closed. */
+  async #end({ writes, disks }: RunningVm): Promise<void> {
+    await Promise.allSettled(writes)
+    for (const disk of disks.values()) await disk.flush().catch(() => {})
   }
 
   /** All VMs off, as when the host loses power: every key is wiped before the first lock is given back. */
@@ -111,13 +176,14 @@ function close({ homeDek, disks }: Pick<RunningVm, 'homeDek' | 'disks'>): void {
 }
 
 function openVm(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine) {
+  for (const disk of vm.disks) refuseInConversion(disk, files)
   requireEveryKey(context, files, vm)
   const disks = new Map<string, DiskHandle>()
   const homeDek = openHomeOf(vm, context.keys, files)?.dek
   const opened = { disks, ...(homeDek && { homeDek }) }
   try {
     for (const disk of vm.disks)
-      disks.set(disk.diskId, openDisk(disk, vm.description.vmId, context.keys, files))
+      disks.set(disk.diskId, openForGuest(disk, vm.description.vmId, context.keys, files))
     return opened
   } catch (error) {
     close(opened)

@@ -1,8 +1,10 @@
 /** Encryption, decryption and deep recrypt of a VM, all of it or parts, and new disks: one transaction. */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import { native, type KeyHandle, type NativeTask } from '../native/load.js'
-import type { CryptoSpec, NewDisk, ReconfigureSpec, Work } from '../rpc/host-api.js'
+import type { AttachDisk, CryptoSpec, NewDisk, ReconfigureSpec, Work } from '../rpc/host-api.js'
+import { planAttachment } from './attachment.js'
 import { checkChange } from './change-rules.js'
+import { resumeCopyStep, standingOfCopy, verifyStep } from './conversion-steps.js'
 import type { Datastore } from './datastore.js'
 import {
   copyBytes,
@@ -27,6 +29,9 @@ import {
   type HomeFile,
 } from './home-description.js'
 import { holdVirtualMachine, requireSpace, type HostContext } from './host-context.js'
+import type { VirtualMachineLock } from './lock.js'
+import { newKeyOf, requestText } from './interrupted-request.js'
+import type { TaskManifest } from './task-manifest.js'
 import { FreeNames, type VirtualMachineFiles } from './virtual-machine-files.js'
 import {
   cryptoStatesOf,
@@ -50,24 +55,67 @@ export async function reconfigure(
   spec: ReconfigureSpec,
   work: Work,
 ): Promise<void> {
-  await holdVirtualMachine(context, files, async (lock) => {
+  const request = requestText(spec)
+  let interrupted: TaskManifest | undefined
+  const resumes = (manifest: TaskManifest): boolean => {
+    if (request === undefined || manifest.request !== request) return false
+    interrupted = manifest
+    return true
+  }
+  const change = async (lock: VirtualMachineLock): Promise<void> => {
     const vm = await readVirtualMachine(files)
     checkChange(cryptoStatesOf(vm, files), spec)
-    if (!spec.home && !spec.disks?.length && !spec.addDisks?.length && !spec.removeDisks?.length) return
+    if (isEmpty(spec)) return
     requireKeys(context, files, vm, spec)
-    const open = openEverything(context, files, vm, spec)
-    try {
-      const change = new ChangePlan(context, files, vm, open, new FreeNames(files, await files.list()))
-      const transaction = await change.plan(spec)
-      await requireSpace(context, datastore, change.neededBytes)
-      const meter = new WorkMeter(work, transaction.steps)
-      await commitTransaction(files, lock, transaction, meter)
-      await logLine(files, context.name, `${change.summary}; generation ${transaction.generation}`)
-      meter.finish('committed')
-    } finally {
-      open.dek?.dispose()
-      open.newDek?.dispose()
-    }
+    await commitChange(context, datastore, files, lock, vm, spec, work, { request, interrupted })
+  }
+  await holdVirtualMachine(context, files, change, resumes)
+}
+
+interface Request {
+  readonly request: string | undefined
+  /** The same request, which a crash interrupted: what it copied is there. */
+  readonly interrupted: TaskManifest | undefined
+}
+
+/** Plans the change of a VM whose lock is held, and makes it. Its progress goes to `work`, or to a meter of more than this. */
+export async function commitChange(
+  context: HostContext,
+  datastore: Datastore,
+  files: VirtualMachineFiles,
+  lock: VirtualMachineLock,
+  vm: VirtualMachine,
+  spec: ReconfigureSpec,
+  work: Work | WorkMeter,
+  { request, interrupted }: Partial<Request> = {},
+): Promise<void> {
+  const open = openEverything(context, files, vm, spec)
+  try {
+    if (spec.home?.type === 'decrypt') refuseVtpm(open.secrets, files)
+    const names = await files.list()
+    const change = new ChangePlan(context, files, vm, open, names, interrupted?.created ?? [])
+    const transaction = { ...(await change.plan(spec, datastore)), ...(request !== undefined && { request }) }
+    await requireSpace(context, datastore, change.neededBytes)
+    const meter = work instanceof WorkMeter ? work : new WorkMeter(work, transaction.steps)
+    await commitTransaction(files, lock, transaction, meter)
+    await logLine(files, context.name, `${change.summary}; generation ${transaction.generation}`)
+    if (meter !== work) meter.finish('committed')
+  } finally {
+    open.dek?.dispose()
+    open.newDek?.dispose()
+  }
+}
+
+function isEmpty({ home, disks, addDisks, attachDisks, removeDisks }: ReconfigureSpec): boolean {
+  return !home && ![disks, addDisks, attachDisks, removeDisks].some((list) => list?.length)
+}
+
+/** The state of a virtual TPM holds secrets of the guest. */
+export function refuseVtpm(secrets: VmxDocument | undefined, files: VirtualMachineFiles): void {
+  if (secrets?.get('vtpm.present')?.toUpperCase() !== 'TRUE') return
+  const subject = files.label(files.vmx)
+  throw new VmsealError('VMSEAL_VTPM_PRESENT', `${subject} has a virtual TPM: its home stays encrypted`, {
+    details: { subject },
   })
 }
 
@@ -79,7 +127,7 @@ interface OpenState {
   readonly secrets?: VmxDocument
 }
 
-function requireKeys(
+export function requireKeys(
   context: HostContext,
   files: VirtualMachineFiles,
   vm: VirtualMachine,
@@ -118,13 +166,7 @@ function openEverything(
   }
 }
 
-/** The KEK that a change wraps with. */
-function newKeyOf(crypto: CryptoSpec | undefined): CryptoKeyId | undefined {
-  if (crypto === undefined || crypto.type === 'decrypt') return undefined
-  return crypto.type === 'encrypt' ? crypto.key : crypto.newKey
-}
-
-function diskOf(vm: VirtualMachine, diskId: string): DiskState {
+export function diskOf(vm: VirtualMachine, diskId: string): DiskState {
   const disk = vm.disks.find((candidate) => candidate.diskId === diskId)
   if (disk === undefined) throw new VmsealError('VMSEAL_NOT_FOUND', `the VM has no disk ${diskId}`)
   return disk
@@ -142,21 +184,34 @@ class ChangePlan {
   readonly #generation: number
   readonly #created: string[] = []
   readonly #superseded: string[] = []
+  /** Of them those that are overwritten first. */
+  readonly #overwritten: string[] = []
   readonly #steps: WorkStep[] = []
+  /** Of the copies, when all of them are made. */
+  readonly #verifications: WorkStep[] = []
   readonly #sealedTargets: OpenableDisk[] = []
+  /** What an interrupted request of the same made and this one goes on with, or begins anew. */
+  readonly #made: Set<string>
 
+  /** `existing`: the names in the folder; `made`: those of them that are this change's own already. */
   constructor(
     context: HostContext,
     files: VirtualMachineFiles,
     vm: VirtualMachine,
     open: OpenState,
-    names: FreeNames,
+    existing: readonly string[],
+    made: readonly string[],
   ) {
     this.#context = context
     this.#files = files
     this.#vm = vm
     this.#open = open
-    this.#names = names
+    const own = new Set(made)
+    this.#made = new Set(existing.filter((name) => own.has(name)))
+    this.#names = new FreeNames(
+      files,
+      existing.filter((name) => !own.has(name)),
+    )
     this.#generation = vm.description.generation + 1
     if (this.#generation > generationLimit)
       throw new VmsealError('VMSEAL_VMX_INVALID', `vmseal.gen of ${files.label(files.vmx)} has no successor`)
@@ -167,10 +222,12 @@ class ChangePlan {
     return this.#steps.length > 0 ? this.#steps.map(({ label }) => label).join(', ') : 'VM home changed'
   }
 
-  async plan(spec: ReconfigureSpec): Promise<FileTransaction> {
+  async plan(spec: ReconfigureSpec, datastore: Datastore): Promise<FileTransaction> {
     const { description } = this.#vm
     const disks = await this.#convertDisks(spec)
     for (const disk of spec.addDisks ?? []) disks.push(this.#addDisk(disk, nextDevice(disks)))
+    for (const disk of spec.attachDisks ?? [])
+      disks.push(await this.#attachDisk(disk, nextDevice(disks), datastore, spec.home))
     const homeFiles = spec.home ? await this.#convertHomeFiles(spec.home.type) : description.homeFiles
     const { document, wrap } = this.#composeHome(spec.home)
     const { vmId, name } = description
@@ -180,7 +237,9 @@ class ChangePlan {
       generation,
       created: this.#created,
       superseded: this.#superseded,
-      steps: this.#steps,
+      ...(spec.discardSource === 'overwrite' && { overwritten: await this.#overwritable() }),
+      steps: [...this.#steps, ...this.#verifications],
+      prepare: () => this.#files.remove(this.#made),
       vmx: document,
       verify: () => {
         for (const disk of this.#sealedTargets) openDisk(disk, vmId, this.#context.keys, this.#files).close()
@@ -205,21 +264,51 @@ class ChangePlan {
     const file = this.#newDiskFiles()
     const { device, diskId } = disk
     this.#superseded.push(...disk.files)
+    this.#overwritten.push(...disk.extents)
     this.neededBytes += await copyBytes(disk, this.#files)
     const { vmId } = this.#vm.description
     const key = newKeyOf(change.crypto)
     if (key === undefined) {
       const kek = openingKek(disk, vmId, this.#context.keys, this.#files)
-      this.#steps.push(decryptStep(disk, file, kek, vmId, this.#files))
+      await this.#copy(disk, file, [kek], decryptStep(disk, file, kek, vmId, this.#files))
       return { device, diskId, file }
     }
     const { kek, spec } = this.#seal(diskId, key, change.sectorSize ?? disk.sectorSize)
     if (change.crypto.type === 'deepRecrypt') {
       const oldKek = openingKek(disk, vmId, this.#context.keys, this.#files)
-      this.#steps.push(deepRecryptStep(disk, file, oldKek, kek, spec, this.#files))
-    } else this.#steps.push(encryptStep(disk, file, kek, spec, this.#files))
+      const step = deepRecryptStep(disk, file, oldKek, kek, spec, this.#files)
+      await this.#copy(disk, file, [oldKek, kek], step)
+    } else await this.#copy(disk, file, [kek], encryptStep(disk, file, kek, spec, this.#files))
     this.#sealedTargets.push({ diskId, file, keys: [key] })
     return { device, diskId, file, sealedGeneration: this.#generation }
+  }
+
+  /** A copy, from where an interrupted one stood, and its verification. */
+  async #copy(disk: DiskState, target: string, keks: readonly KeyHandle[], step: WorkStep): Promise<void> {
+    const { vmId } = this.#vm.description
+    const standing = standingOfCopy(target, this.#made, this.#files)
+    if (standing !== 'none') {
+      const [, flat = '', secondCopy = '', , record = ''] = this.#files.filesOfDisk(target)
+      const own = [target, flat, secondCopy, record].filter((name) => this.#made.delete(name))
+      for (const name of own) this.neededBytes -= await this.#files.allocatedBytes(name)
+    }
+    if (standing === 'begun') this.#steps.push(resumeCopyStep(disk, target, keks, vmId, this.#files))
+    if (standing === 'none') this.#steps.push(step)
+    this.#verifications.push(verifyStep(disk, target, keks, vmId, this.#files))
+  }
+
+  /** Refused: a file whose other name would see its content go. */
+  async #overwritable(): Promise<readonly string[]> {
+    for (const name of this.#overwritten)
+      if ((await this.#files.linkCount(name)) > 1) {
+        const subject = this.#files.label(name)
+        throw new VmsealError(
+          'VMSEAL_EXTENT_INVALID',
+          `${subject} has more than one name (hard links): overwriting it would change the others too`,
+          { details: { subject } },
+        )
+      }
+    return this.#overwritten
   }
 
   #addDisk(disk: NewDisk, device: string): DiskEntry {
@@ -231,6 +320,34 @@ class ChangePlan {
     this.#steps.push(step)
     this.neededBytes += neededBytes
     return { device, diskId, file, ...(seal && { sealedGeneration: this.#generation }) }
+  }
+
+  async #attachDisk(
+    disk: AttachDisk,
+    device: string,
+    datastore: Datastore,
+    home: ReconfigureSpec['home'],
+  ): Promise<DiskEntry> {
+    const { entry, copy, keys } = await planAttachment(this.#context, datastore, disk, {
+      files: this.#files,
+      vmId: this.#vm.description.vmId,
+      device,
+      generation: this.#generation,
+      freeName: () => this.#newDiskFiles(),
+    })
+    if (keys.length > 0) {
+      if (this.#open.dek === undefined || home?.type === 'decrypt')
+        throw new VmsealError(
+          'VMSEAL_ENCRYPTION_MISMATCH',
+          'an encrypted disk cannot belong to a VM whose home is plain',
+        )
+      this.#sealedTargets.push({ diskId: entry.diskId, file: entry.file, keys })
+    }
+    if (copy) {
+      this.#steps.push(copy.step)
+      this.neededBytes += copy.neededBytes
+    }
+    return entry
   }
 
   #seal(diskId: string, key: CryptoKeyId, sectorSize = 512) {
@@ -259,6 +376,7 @@ class ChangePlan {
       this.#steps.push({ label: `${newDek ? 'recrypt' : type} ${role}`, bytes, start })
       this.#created.push(target)
       this.#superseded.push(file)
+      this.#overwritten.push(file)
       // The stream's tags and header: 16 bytes a MiB and 40.
       this.neededBytes += Math.ceil(bytes * 1.0001) + 4096
       converted.push({ role, file: target })
@@ -313,6 +431,12 @@ class ChangePlan {
   }
 }
 
-function entryOf({ device, file, diskId, sealedGeneration }: DiskState): DiskEntry {
-  return { device, file, diskId, ...(sealedGeneration !== undefined && { sealedGeneration }) }
+export function entryOf({ device, file, diskId, sealedGeneration, becomes }: DiskState): DiskEntry {
+  return {
+    device,
+    file,
+    diskId,
+    ...(sealedGeneration !== undefined && { sealedGeneration }),
+    ...(becomes && { becomes }),
+  }
 }

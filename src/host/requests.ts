@@ -1,11 +1,13 @@
 /** What arrives from vCenter, checked before anything is done with it: VMSEAL_INVALID_ARGUMENT names the field. */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
+  CloneSpec,
   CreateSpec,
   CryptoSpec,
   NewDisk,
   ReconfigureSpec,
   SealedKey,
+  SnapshotSpec,
   VmReference,
 } from '../rpc/host-api.js'
 import { cryptoTransitions } from './change-rules.js'
@@ -68,7 +70,17 @@ export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
 }
 
 export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
-  const { home, disks, addDisks, removeDisks } = record(spec, 'spec')
+  const { home, disks, addDisks, attachDisks, removeDisks, conversion, discardSource } = record(spec, 'spec')
+  requireThat(
+    conversion === undefined || conversion === 'copy' || conversion === 'inPlace',
+    'spec.conversion',
+    'copy or inPlace',
+  )
+  requireThat(
+    discardSource === undefined || discardSource === 'unlink' || discardSource === 'overwrite',
+    'spec.discardSource',
+    'unlink or overwrite',
+  )
   if (home !== undefined) checkCrypto(home, 'spec.home')
   const ids: string[] = []
   if (disks !== undefined)
@@ -93,6 +105,81 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
     'lists that name each disk once',
   )
   if (addDisks !== undefined) checkNewDisks(addDisks, 'spec.addDisks')
+  if (attachDisks !== undefined) checkAttachDisks(attachDisks)
+}
+
+/** Folder and file name on a datastore; what it names is another matter. */
+export function checkDatastorePath(
+  value: unknown,
+  field: string,
+): { readonly folder: string; readonly name: string } {
+  const [, folder, name] =
+    typeof value === 'string' && value.length <= 1000 ? (/^([^/\0]+)\/([^/\0]+)$/.exec(value) ?? []) : []
+  requireThat(
+    folder !== undefined && name !== undefined && name !== '..',
+    field,
+    'a folder and a file in it, for instance db01/db01_1.vmdk',
+  )
+  return { folder, name }
+}
+
+function checkAttachDisks(disks: unknown): void {
+  const field = 'spec.attachDisks'
+  const files = list(disks, field).map((disk, index) => {
+    const { diskId, file } = record(disk, `${field}[${index}]`)
+    checkUuid(diskId, `${field}[${index}].diskId`)
+    checkDatastorePath(file, `${field}[${index}].file`)
+    return file
+  })
+  requireThat(new Set(files).size === files.length, field, 'a list that names each file once')
+  requireThat(files.length <= 60, field, 'a list of at most 60 disks')
+}
+
+export function checkSnapshotSpec(spec: unknown): asserts spec is SnapshotSpec {
+  const { snapshotId, name, description, memory } = record(spec, 'spec')
+  checkUuid(snapshotId, 'spec.snapshotId')
+  requireThat(
+    // eslint-disable-next-line no-control-regex
+    typeof name === 'string' && /^[^\0-\x1f\x7f]{1,80}$/.test(name),
+    'spec.name',
+    '1 to 80 characters',
+  )
+  requireThat(
+    description === undefined || (typeof description === 'string' && description.length <= 4000),
+    'spec.description',
+    'text of at most 4000 characters',
+  )
+  requireThat(
+    memory === undefined || (typeof memory === 'string' && memory !== '' && !memory.includes('\0')),
+    'spec.memory',
+    'a path',
+  )
+}
+
+export function checkCloneSpec(spec: unknown): asserts spec is CloneSpec {
+  const { vmId, name, datastore, snapshotId, linked, homeKey, disks } = record(spec, 'spec')
+  checkUuid(vmId, 'spec.vmId')
+  checkVirtualMachineName(name)
+  requireThat(typeof datastore === 'string', 'spec.datastore', 'a name')
+  if (snapshotId !== undefined) checkUuid(snapshotId, 'spec.snapshotId')
+  requireThat(linked === undefined || typeof linked === 'boolean', 'spec.linked', 'true or false')
+  if (homeKey !== undefined) checkKey(homeKey, 'spec.homeKey')
+  const ids = list(disks, 'spec.disks').flatMap((disk, index) => {
+    const field = `spec.disks[${index}]`
+    const { diskId, newDiskId, key, sectorSize } = record(disk, field)
+    checkUuid(diskId, `${field}.diskId`)
+    checkUuid(newDiskId, `${field}.newDiskId`)
+    if (key !== undefined) checkKey(key, `${field}.key`)
+    checkSectorSize(sectorSize, key !== undefined, `${field}.sectorSize`)
+    return [diskId, newDiskId]
+  })
+  requireThat(new Set(ids).size === ids.length, 'spec.disks', 'a list of different disks')
+}
+
+/** What is written to a disk: base64 of up to `limit` bytes. */
+export function checkData(data: unknown, limit: number): Buffer {
+  requireThat(isBase64(data, Math.ceil(limit / 3) * 4), 'data', `base64 of 1 to ${limit} bytes`)
+  return Buffer.from(data as string, 'base64')
 }
 
 /** A range of bytes of a disk, up to `limit` long. */

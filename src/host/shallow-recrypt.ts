@@ -6,7 +6,8 @@ import { VmsealError, type CryptoKeyId } from '../errors.js'
 import { native, type KeyHandle } from '../native/load.js'
 import type { ReconfigureSpec, Work } from '../rpc/host-api.js'
 import { checkChange } from './change-rules.js'
-import { missingKeysOfDisk, openingKek, type DiskState } from './disks.js'
+import { kekOfLink, linksOf } from './disk-chain.js'
+import { missingKeysOfDisk, type DiskState } from './disks.js'
 import { replaceFile } from './durable-file.js'
 import { wrapLimit, writeDescription, type HomeWrap } from './home-description.js'
 import type { HostContext } from './host-context.js'
@@ -38,7 +39,9 @@ export async function shallowRecrypt(
   const { home, disks } = partsOf(vm, spec)
   requireKeys(context, files, vm, spec)
   openHomeOf(vm, context.keys, files)?.dek.dispose()
-  for (const { disk } of disks) openingKek(disk, vm.description.vmId, context.keys, files)
+  // Every file of a chain is a part of its own, and is tried first.
+  for (const { disk } of disks)
+    for (const link of linksOf(disk, vm.description.vmId, files)) kekOfLink(link, context.keys)
   const proceed = async (): Promise<void> => {
     if (signal?.aborted) throw new VmsealError('VMSEAL_CANCELLED')
     await lock.assertHeld()
@@ -95,16 +98,22 @@ async function recryptDisk(
   disk: DiskState,
   newKey: CryptoKeyId,
 ): Promise<boolean> {
-  const { vmId } = vm.description
-  const kek = openingKek(disk, vmId, context.keys, files)
   const newKek = context.keys.require(newKey, keysRequired(files, [newKey]).message)
-  const binding = { vmId, diskId: disk.diskId }
-  try {
-    const { keyId, providerId } = newKey
-    return await native.rewrapDisk(files.path(disk.file), kek, binding, newKek, keyId, providerId)
-  } catch (error) {
-    throw named(files.label(disk.file), error)
+  const { keyId, providerId } = newKey
+  let changed = false
+  for (const link of linksOf(disk, vm.description.vmId, files)) {
+    const { name, diskId, vmId } = link
+    const kek = kekOfLink(link, context.keys)
+    if (kek === undefined) continue
+    const binding = { vmId, diskId }
+    try {
+      changed =
+        (await native.rewrapDisk(files.path(name), kek, binding, newKek, keyId, providerId)) || changed
+    } catch (error) {
+      throw named(files.label(name), error)
+    }
   }
+  return changed
 }
 
 /** The .vmx twice replaced: with both wraps, and, when the new one was read back and opened, with that alone. */

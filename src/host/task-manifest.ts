@@ -11,6 +11,10 @@ export interface TaskManifest {
   readonly generation: number
   readonly created: readonly string[]
   readonly superseded: readonly string[]
+  /** Of the superseded files those that are overwritten with zeros before they go. */
+  readonly overwritten?: readonly string[]
+  /** What was asked for, as JSON: the same request after a crash goes on with the files that were made. */
+  readonly request?: string
 }
 
 export const manifestByteLimit = 256 * 1024
@@ -18,15 +22,16 @@ const nameLimit = 2000
 const generationLimit = 0xffffffff
 
 export function serialiseManifest(manifest: TaskManifest): string {
-  const { generation, created, superseded } = manifest
-  return `${JSON.stringify({ version: 1, generation, created, superseded }, undefined, 1)}\n`
+  const { generation, created, superseded, overwritten, request } = manifest
+  const value = { version: 1, generation, created, superseded, overwritten, request }
+  return `${JSON.stringify(value, undefined, 1)}\n`
 }
 
 export function parseManifest(text: string, files: VirtualMachineFiles): TaskManifest {
   const value = parseJson(text, files)
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalid(files, 'it is no object')
-  const { version, generation, created, superseded } = value as Record<string, unknown>
+  const { version, generation, created, superseded, overwritten, request } = value as Record<string, unknown>
   if (version !== 1) throw invalid(files, 'its version is unknown')
   if (!Number.isInteger(generation) || (generation as number) < 0 || (generation as number) > generationLimit)
     throw invalid(files, 'its generation is no 32-bit number')
@@ -34,6 +39,8 @@ export function parseManifest(text: string, files: VirtualMachineFiles): TaskMan
     generation: generation as number,
     created: checkNames(created, files),
     superseded: checkNames(superseded, files),
+    ...(overwritten !== undefined && { overwritten: checkNames(overwritten, files) }),
+    ...(typeof request === 'string' && { request }),
   }
 }
 

@@ -4,12 +4,18 @@
  */
 import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { VmsealError } from '../errors.js'
+import { VmsealError, isVmsealError } from '../errors.js'
+import { native } from '../native/load.js'
 import type { VmReference } from '../rpc/host-api.js'
 import { isTemporaryOf, readSmallFile, removeFile } from './durable-file.js'
-import { errnoOf, ioError } from './io-error.js'
+import { errnoOf, ioError, named } from './io-error.js'
 import { VmxDocument, vmxByteLimit } from './vmx.js'
 
+/**
+ * `disk`: descriptor, extents, second copy, and what work on the disk leaves beside them: the journal of a conversion in place
+ * (`.vmseal-job`), the record of an unfinished copy (`.vmseal-copy`), the lock of whoever works on it (`.lck`). They go with
+ * their disk; by themselves only who made them takes them away.
+ */
 type FileKind = 'disk' | 'home' | 'record' | 'temporary'
 
 export class VirtualMachineFiles {
@@ -20,7 +26,9 @@ export class VirtualMachineFiles {
   readonly base: string
   /** See `VmReference.knownGenerations`. */
   readonly knownGenerations: Readonly<Record<string, number>>
+  readonly #datastoreDirectory: string
   readonly #descriptorPattern: RegExp
+  readonly #childPattern: RegExp
   readonly #diskPattern: RegExp
   readonly #homePattern: RegExp
 
@@ -33,11 +41,15 @@ export class VirtualMachineFiles {
   ) {
     this.knownGenerations = knownGenerations
     this.datastore = datastore
+    this.#datastoreDirectory = datastoreDirectory
     this.directory = join(datastoreDirectory, name)
     this.base = name
     const escaped = name.replaceAll('.', '\\.')
-    this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?\\.vmdk$`)
-    this.#diskPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-flat|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?$`)
+    this.#descriptorPattern = new RegExp(`^${escaped}(_\\d{1,6})?(-\\d{6})?\\.vmdk$`)
+    this.#childPattern = new RegExp(`^${escaped}(_\\d{1,6})?-\\d{6}\\.vmdk$`)
+    this.#diskPattern = new RegExp(
+      `^${escaped}(_\\d{1,6})?(-\\d{6})?((-flat|-delta|-[fs]\\d{3})?\\.vmdk(\\.vmseal)?|\\.vmdk\\.(vmseal-job|vmseal-copy|lck))$`,
+    )
     this.#homePattern = new RegExp(`^${escaped}([A-Za-z0-9 ._-]{0,120})\\.(nvram|vswp|vmsn|vmss|vmem|core)$`)
   }
 
@@ -87,7 +99,7 @@ export class VirtualMachineFiles {
   /** True for the extent names that belong to a descriptor, and so to no other disk. */
   isExtentOf(descriptor: string, name: string): boolean {
     const stem = descriptor.slice(0, -'.vmdk'.length)
-    return name.startsWith(stem) && /^-(flat|[fs]\d{3})\.vmdk$/.test(name.slice(stem.length))
+    return name.startsWith(stem) && /^-(flat|delta|[fs]\d{3})\.vmdk$/.test(name.slice(stem.length))
   }
 
   /** A VM home file's part in the VM, which stays when the file gets another name: `nvram`, `vmsn -Snapshot1`. */
@@ -97,10 +109,21 @@ export class VirtualMachineFiles {
     return match[1] === '' ? match[2] : `${match[2]} ${match[1]}`
   }
 
-  /** The files that come with a descriptor name: descriptor, flat extent, second copy of the vmseal lines. */
+  /** True for the descriptor of a child: what was written to a disk since a snapshot. */
+  isChild(name: string): boolean {
+    return this.#childPattern.test(name)
+  }
+
+  /** The files that come with a descriptor name, whether they are there or not: see `FileKind`. */
   filesOfDisk(descriptor: string): string[] {
     const stem = descriptor.slice(0, -'.vmdk'.length)
-    return [descriptor, `${stem}-flat.vmdk`, `${descriptor}.vmseal`]
+    const beside = ['vmseal', 'vmseal-job', 'vmseal-copy', 'lck'].map((end) => `${descriptor}.${end}`)
+    return [descriptor, `${stem}-${this.isChild(descriptor) ? 'delta' : 'flat'}.vmdk`, ...beside]
+  }
+
+  /** The folder of another VM on the same datastore. `name` was checked. */
+  neighbour(name: string): VirtualMachineFiles {
+    return new VirtualMachineFiles(this.datastore, this.#datastoreDirectory, name)
   }
 
   /** The names in the folder; none if there is no folder. */
@@ -133,10 +156,15 @@ export class VirtualMachineFiles {
     return this.#readDocument(this.vmx)
   }
 
-  /** The snapshots that the .vmsd counts, none if there is no .vmsd; `unknown`: it cannot be read. */
+  /**
+   * The snapshots that the .vmsd counts, none if there is no .vmsd or vmseal wrote it, which keeps them in the .vmx; `unknown`:
+   * it cannot be read.
+   */
   async snapshotCount(): Promise<number | 'unknown'> {
     try {
-      const text = (await this.#readDocument(this.vmsd))?.get('snapshot.numSnapshots') ?? '0'
+      const document = await this.#readDocument(this.vmsd)
+      if (document?.get('vmseal.gen') !== undefined) return 0
+      const text = document?.get('snapshot.numSnapshots') ?? '0'
       return /^\d{1,6}$/.test(text) ? Number(text) : 'unknown'
     } catch (error) {
       if (error instanceof VmsealError) return 'unknown'
@@ -174,6 +202,21 @@ export class VirtualMachineFiles {
     }
   }
 
+  /** Writes zeros over a file of this VM, unless it is gone already or has a second name, whose owner would lose it. */
+  async overwrite(name: string): Promise<void> {
+    try {
+      if ((await this.#regular(name)).nlink === 1) await native.overwriteFile(this.path(name))
+    } catch (error) {
+      if (!isVmsealError(error, 'VMSEAL_NOT_FOUND') && !isVmsealError(error, 'VMSEAL_EXTENT_INVALID'))
+        throw named(this.label(name), error)
+    }
+  }
+
+  /** Names that lead to a file. */
+  async linkCount(name: string): Promise<number> {
+    return (await this.#regular(name)).nlink
+  }
+
   async #regular(name: string) {
     try {
       const status = await lstat(this.path(name))
@@ -206,6 +249,19 @@ export class FreeNames {
       for (const name of names) this.#taken.add(name)
       return names[0] as string
     }
+  }
+
+  /** A descriptor name for a child of a disk: `db01-000001.vmdk`, `db01-000002.vmdk`, ... */
+  child(descriptor: string): string {
+    const root = descriptor.slice(this.#files.base.length, -'.vmdk'.length).replace(/-\d{6}$/, '')
+    for (let n = 1; n < 1_000_000; n += 1) {
+      const number = String(n).padStart(6, '0')
+      const names = this.#files.filesOfDisk(`${this.#files.base}${root}-${number}.vmdk`)
+      if (names.some((name) => this.#taken.has(name))) continue
+      for (const name of names) this.#taken.add(name)
+      return names[0] as string
+    }
+    throw new VmsealError('VMSEAL_INVALID_STATE', `${this.#files.label(descriptor)} has too many children`)
   }
 
   /** A name for the home file of this role: `db01.nvram`, `db01_1.nvram`, ... */

@@ -109,6 +109,20 @@ export function recryptHomeFile(
   return native.recryptFile(dek, newDek, streamContext(vmId, role), source, target)
 }
 
+/** A home file of one VM as that of another, without plaintext outside memory. */
+export function moveHomeFile(
+  dek: KeyHandle,
+  newDek: KeyHandle,
+  vmId: string,
+  newVmId: string,
+  role: string,
+  source: string,
+  target: string,
+): NativeTask {
+  const [from, to] = [streamContext(vmId, role), streamContext(newVmId, role)]
+  return native.recryptFile(dek, newDek, from, source, target, to)
+}
+
 const dekType = 'vmseal-dek'
 const configType = 'vmseal-config'
 
@@ -128,9 +142,29 @@ export function openSecrets(
   wrap: HomeWrap,
   files: VirtualMachineFiles,
 ): VmxDocument {
-  const { text, header } = naming(files.label(files.vmx), () => native.openText(dek, wrap.config))
+  return openConfig(dek, wrap.config, description.vmId, description.generation, files)
+}
+
+/** The settings that a snapshot keeps. */
+export function openSnapshotConfig(
+  dek: KeyHandle,
+  { vmId }: HomeDescription,
+  { config, generation }: { readonly config: string; readonly generation: number },
+  files: VirtualMachineFiles,
+): VmxDocument {
+  return openConfig(dek, config, vmId, generation, files)
+}
+
+function openConfig(
+  dek: KeyHandle,
+  config: string,
+  vmId: string,
+  generation: number,
+  files: VirtualMachineFiles,
+): VmxDocument {
+  const { text, header } = naming(files.label(files.vmx), () => native.openText(dek, config))
   const { typ, vmseal } = parseHeader(header, files)
-  const expected = { typ: configType, v: 1, vm: description.vmId, gen: description.generation }
+  const expected = { typ: configType, v: 1, vm: vmId, gen: generation }
   requireBound(files, 'vmseal.config', { typ, ...vmseal }, expected)
   const secrets = VmxDocument.parse(text, `vmseal.config of ${files.label(files.vmx)}`)
   if (secrets.keys().some(isIdentityKey)) throw invalidEnvelope(files, 'its settings hold identity lines')

@@ -22,7 +22,7 @@ export class WorkMeter {
   #finishedBytes = 0
   #reportedBytes = -1
 
-  constructor(work: Work, steps: readonly WorkStep[]) {
+  constructor(work: Work, steps: readonly Pick<WorkStep, 'bytes'>[]) {
     this.#work = work
     this.#totalBytes = steps.reduce((sum, { bytes }) => sum + bytes, 0)
   }
@@ -71,7 +71,8 @@ export class WorkMeter {
     }
   }
 
-  #report(step: string, doneBytes: number): void {
+  #report(step: string, bytes: number): void {
+    const doneBytes = Math.min(bytes, this.#totalBytes)
     if (doneBytes <= this.#reportedBytes) return
     this.#reportedBytes = doneBytes
     try {

@@ -9,6 +9,8 @@ import type { ProtocolVersion } from './version.js'
 export interface KmipClientOptions {
   readonly host: string
   readonly port: number
+  /** HTTP proxy that the server is reached through (CONNECT, without a password). */
+  readonly proxy?: { readonly host: string; readonly port: number }
   /** PEM, one or more. */
   readonly caCertificate: string
   /** PEM chain of the client. */

@@ -3,7 +3,7 @@ import { isVmsealError } from '../errors.js'
 import type { KeyHandle } from '../native/load.js'
 import { kmipFailure } from './failure.js'
 import { encodedLength, encodeTtlv } from './ttlv/codec.js'
-import { collectKeys } from './ttlv/keys.js'
+import { collectKeys, forEachKey } from './ttlv/keys.js'
 import type { TtlvNode } from './ttlv/node.js'
 
 export interface KmipReply {
@@ -27,5 +27,7 @@ export function toReply(message: TtlvNode): KmipReply {
 
 /** Bytes of an item once its keys are spliced in. */
 export function wireLength(node: TtlvNode): number {
-  return collectKeys(node).reduce((sum, key) => sum + Math.ceil(key.length / 8) * 8, encodedLength(node))
+  let length = encodedLength(node)
+  forEachKey(node, (key) => (length += Math.ceil(key.length / 8) * 8))
+  return length
 }

@@ -9,10 +9,14 @@ import type { KeyRow } from './keys.js'
 const wrapKeyBit = 0x10
 
 /** Refuses a wrapping that is not made here. */
-export function checkWrapping({ method, blockCipherMode, encodingOption, algorithm }: KeyWrapping): void {
+export function checkWrapping(wrapping: KeyWrapping): void {
+  const { method, blockCipherMode, encodingOption, algorithm, paddingMethod, hashingAlgorithm } = wrapping
   if (method !== 'Encrypt') throw kmipFailure('FeatureNotSupported', 'keys are wrapped by encryption only')
   if (algorithm !== undefined && algorithm !== 'AES')
     throw kmipFailure('FeatureNotSupported', 'keys are wrapped under AES keys only')
+  // These are RSA's: a key would leave under something else than what was asked for.
+  if ((paddingMethod !== undefined && paddingMethod !== 'None') || hashingAlgorithm !== undefined)
+    throw kmipFailure('FeatureNotSupported', 'keys are wrapped under AES keys only, without padding and hash')
   // Absent means TTLV Encoding; in 1.0 there is no other.
   if (encodingOption !== 'NoEncoding')
     throw kmipFailure('EncodingOptionError', 'keys are wrapped with the encoding option No Encoding only')

@@ -13,6 +13,28 @@ export declare class DiskHandle {
   digest(): NativeTask
   /** Closes the disk and wipes its DEK now, or when the operation that is using it ends. Idempotent. */
   close(): void
+  /** Opens a chain, base first, after every check of each link. A disk without children is a chain of one. */
+  static openChain(links: Array<ChainLink>, keks: KeyHandle[], writable: boolean): DiskHandle
+  /** Writes up to 16 MiB to the top of a chain. */
+  write(offset: number, data: Uint8Array): Promise<void>
+  /** Makes what was written durable. */
+  flush(): Promise<void>
+  /** Puts a new child on top of the chain; from then on it is written to. */
+  pushChild(link: ChainLink, keks: KeyHandle[]): void
+  /** Takes back the last `pushChild`, when nothing was written since. */
+  popChild(): void
+  /**
+   * Writes what a link holds (1 is the first above the base) into the one below. The disk stays in use meanwhile; what it holds
+   * is the same before, after, and whatever stops it.
+   */
+  merge(link: number): NativeTask
+  /** `keep`: the merged link leaves the chain. Otherwise everything stays as it was. */
+  endMerge(link: number, keep: boolean): void
+  /**
+   * Copies what a guest would read into a new flat disk: sealed under a fresh DEK with `kek` and `spec`, else plain. Nothing may
+   * write to the chain meanwhile.
+   */
+  flatten(target: string, diskId: string, kek?: KeyHandle | undefined | null, spec?: SealSpec | undefined | null): NativeTask
 }
 
 /** The HPKE key pair of a host. The private key lives in this process only. */
@@ -98,8 +120,8 @@ export declare class NativeTask {
   /** Bytes in all; 0 until it is known. */
   get totalBytes(): number
   /**
-   * Asks the operation to stop and to fail with VMSEAL_CANCELLED. A copy is removed; work in place stays where it is and can be
-   * resumed.
+   * Asks the operation to stop and to fail with VMSEAL_CANCELLED. A conversion, in place or to a copy, stays where it is and
+   * can be resumed; any other new disk is removed.
    */
   cancel(): void
   /** Resolves with a JSON text that describes the outcome. May be called once. */
@@ -136,14 +158,37 @@ export interface CertificateDescription {
   keyHash: string
 }
 
+/** A file of a chain. */
+export interface ChainLink {
+  descriptor: string
+  /** Of a sealed link: which of the KEKs that come along opens it. */
+  kek?: number
+  binding?: DiskBinding
+}
+
+/** Whether `kek` opens the wrap of a disk or child: every check of its lines and wrap, without its chain. */
+export declare function checkLink(descriptor: string, kek: KeyHandle, binding: DiskBinding): void
+
 /** The conversion of a disk as JSON, read without a key and so a hint only; null when there is none. */
 export declare function conversionInfo(descriptor: string): string | null
+
+/**
+ * An interrupted copy as JSON, read without a key and so a hint only: source, doneBytes, totalBytes, diskId, keys of the
+ * target. Null when there is none.
+ */
+export declare function copyInfo(target: string): string | null
 
 /** Makes a CA: a P-256 key in a new 0600 file, and a certificate for ten years (PEM). */
 export declare function createAuthority(commonName: string, keyFile: string): string
 
 /** Makes a client key in a new 0600 file and a signing request (PKCS#10, PEM). */
 export declare function createCertificateRequest(commonName: string, keyFile: string): string
+
+/**
+ * Makes an empty child of a disk: sealed under a DEK of its own with `kek` and `spec`, else the plain child of a plain disk.
+ * `hint` is the parent's path as seen from the child's folder.
+ */
+export declare function createChildDisk(target: string, parent: string, hint: string, diskId: string, kek?: KeyHandle | undefined | null, spec?: SealSpec | undefined | null): NativeTask
 
 /** A new empty plain disk. */
 export declare function createPlainDisk(target: string, capacityBytes: number, diskId: string): NativeTask
@@ -175,6 +220,9 @@ export declare function describeRawImage(path: string, diskId: string): string
 /** The direct calls, each knowing its objects by their tokens. */
 export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengths: Float64Array, count: number): number; disposeKey(key: number): void; disposeKeys(keys: Float64Array, count: number): void }
 
+/** Removes the source of a finished copy after `verifyCopy`. */
+export declare function discardSource(source: string, copy: string, keks: KeyHandle[], binding: DiskBinding, how: 'unlink' | 'overwrite'): NativeTask
+
 /** Where the caller says a disk belongs; a wrap made for another place is refused. */
 export interface DiskBinding {
   /** UUID text. */
@@ -183,7 +231,10 @@ export interface DiskBinding {
   diskId: string
 }
 
-/** Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read. */
+/**
+ * Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read. A failure or cancel
+ * after the start leaves the unfinished files for `resumeCopy`.
+ */
 export declare function encryptDisk(source: string, target: string, kek: KeyHandle, spec: SealSpec): NativeTask
 
 /** Encrypts a plain flat disk in place under a fresh DEK. A failure or cancel after the start leaves it in conversion. */
@@ -193,10 +244,16 @@ export declare function encryptDiskInPlace(descriptor: string, kek: KeyHandle, s
 export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
-export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number): Promise<string>
+export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
 
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask
+
+/**
+ * Makes a LUKS volume an encrypted disk as it lies; JSON with version, bytes, dataOffset, sectorSize. Sector size and holes of
+ * `spec` are not looked at.
+ */
+export declare function importLuksVolume(source: LuksVolume, target: string, kek: KeyHandle, spec: SealSpec): NativeTask
 
 /** The header of a JWE, JSON, without keys: not authenticated. */
 export declare function inspectDek(jwe: string): string
@@ -234,6 +291,8 @@ export declare function keyOfToken(token: number): KeyHandle
 export interface KmipConnectionOptions {
   host: string
   port: number
+  /** Default: none. */
+  proxy?: KmipProxy
   /** DNS name or IP address in the server's certificate; default: `host`. */
   serverName?: string
   /** PEM, one or more. */
@@ -280,6 +339,12 @@ export interface KmipListenerOptions {
   handshakeTimeoutMs?: number
 }
 
+/** An HTTP proxy that a KMS is reached through (CONNECT). */
+export interface KmipProxy {
+  host: string
+  port: number
+}
+
 /** A client that was turned away, or put out for what it did. */
 export interface KmipRejection {
   /** Address and port of the client. */
@@ -300,6 +365,17 @@ export interface KmipRequest {
   message: Buffer
   /** In order of appearance; each left an empty byte string in `message`. */
   keys: Array<KeyHandle>
+}
+
+/** A LUKS volume and where the passphrase of one of its key slots is. */
+export interface LuksVolume {
+  volume: string
+  /** File of a detached header. */
+  header?: string
+  /** Read up to 4095 bytes. */
+  secretFile: string
+  /** Whether the file is a key to its last byte, or a text whose first line is a passphrase. */
+  wholeFile: boolean
 }
 
 /** The KEK that a new DEK is wrapped with. */
@@ -331,6 +407,9 @@ export declare function openRecord(root: KeyHandle, record: Uint8Array, aad: Uin
 /** Opens a text sealed with `sealText`. */
 export declare function openText(dek: KeyHandle, jwe: string): OpenedText
 
+/** Overwrites a file with zeros and syncs it; the name stays. Refused when it has a second name. */
+export declare function overwriteFile(path: string): Promise<void>
+
 /** A descriptor as JSON, without keys: createType, capacityBytes, extents, uuid, sealed (with each wrap's ids), foreign. */
 export declare function readDescriptor(path: string): string
 
@@ -340,11 +419,17 @@ export declare function recryptDisk(source: string, target: string, kek: KeyHand
 /** Deep recrypt in place: a new DEK under a new KEK. The generation rises by one. */
 export declare function recryptDiskInPlace(descriptor: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, newKey: NewKeyId): NativeTask
 
-/** Moves a VM home file from one VM home DEK to another; its plaintext stays in memory. Errors as `decryptFile`. */
-export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associatedData: Uint8Array, source: string, target: string): NativeTask
+/**
+ * Moves a VM home file from one VM home DEK to another, and to another VM or role with `new_associated_data`; its plaintext
+ * stays in memory. Errors as `decryptFile`.
+ */
+export declare function recryptFile(dek: KeyHandle, newDek: KeyHandle, associatedData: Uint8Array, source: string, target: string, newAssociatedData?: Uint8Array | undefined | null): NativeTask
 
 /** Removes every file of a disk. */
 export declare function removeDisk(descriptor: string): void
+
+/** Removes what an interrupted copy or creation left of a disk. False: there was nothing. */
+export declare function removeUnfinishedDisk(descriptor: string): boolean
 
 /**
  * Puts the zone in flight of a disk into one whole form, without a key; JSON with mode, rewrittenBytes, doneBytes,
@@ -354,6 +439,12 @@ export declare function repairConversion(descriptor: string): Promise<string>
 
 /** Goes on with the conversion of a disk and ends it. Takes every KEK that `conversionInfo` names, in any order. */
 export declare function resumeConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
+
+/**
+ * Goes on with an interrupted copy and ends it. Takes the KEKs of the sealed sides, in any order; the binding is of the
+ * sealed target, or of the source where that alone is sealed.
+ */
+export declare function resumeCopy(target: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
 /**
  * Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
@@ -391,6 +482,9 @@ export interface SealSpec {
 /** Seals a text under the VM home DEK (JWE, dir, A256GCM). */
 export declare function sealText(dek: KeyHandle, header: string, text: string): string
 
+/** Tells people and tools another parent of a child; who owns the chain knows it anyway. */
+export declare function setParentHint(descriptor: string, hint: string): void
+
 /** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
 export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string
 
@@ -408,6 +502,9 @@ export declare function unwrapKeyPadded(kek: KeyHandle, wrapped: Uint8Array): Ke
 
 /** As `conversionInfo`, once the record has been authenticated under the disk's key. */
 export declare function verifyConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): Promise<string>
+
+/** Reads source and copy from end to end and refuses (VMSEAL_DISK_STATE) unless they hold the same plaintext. */
+export declare function verifyCopy(source: string, copy: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
 /**
  * Makes a LUKS header of an encrypted disk, and the one-time secret that opens it, in a folder that must be a tmpfs; JSON with

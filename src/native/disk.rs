@@ -7,6 +7,7 @@ use napi::bindgen_prelude::{Buffer, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::{Value, json};
+use vmseal_disk::chain::ChainDisk;
 use vmseal_disk::descriptor::{Descriptor, Sealed};
 use vmseal_disk::{Binding, Holes, NewKek, OpenDisk, Outcome, uuid};
 use vmseal_secret::SecretKey;
@@ -118,57 +119,6 @@ pub fn import_disk(env: &Env, source: String, target: String, disk_id: String) -
     })
 }
 
-/// Encrypts a raw image or plain flat disk into a new disk under a fresh DEK; the source is only read.
-#[napi]
-pub fn encrypt_disk(
-    env: &Env,
-    source: String,
-    target: String,
-    kek: &KeyHandle,
-    spec: SealSpec,
-) -> Result<NativeTask> {
-    let seal = Seal::new(kek, spec)?;
-    NativeTask::start(env, move |control| {
-        let (source, target) = (Path::new(&source), Path::new(&target));
-        guard(|| vmseal_disk::encrypt_copy(source, target, &seal.spec(), control)).map(outcome)
-    })
-}
-
-/// Decrypts a disk into a new plain one, after every check of its wrap and descriptor; the source is only read.
-#[napi]
-pub fn decrypt_disk(
-    env: &Env,
-    source: String,
-    target: String,
-    kek: &KeyHandle,
-    binding: DiskBinding,
-) -> Result<NativeTask> {
-    let (kek, place) = (kek.get()?, Place::new(&binding)?);
-    NativeTask::start(env, move |control| {
-        let (source, target) = (Path::new(&source), Path::new(&target));
-        guard(|| vmseal_disk::decrypt_copy(source, target, &kek, &place.binding(), control)).map(outcome)
-    })
-}
-
-/// Deep recrypt to a new disk: a fresh DEK under the KEK of `spec`; the source is only read.
-#[napi]
-pub fn recrypt_disk(
-    env: &Env,
-    source: String,
-    target: String,
-    kek: &KeyHandle,
-    binding: DiskBinding,
-    new_kek: &KeyHandle,
-    spec: SealSpec,
-) -> Result<NativeTask> {
-    let (kek, place, seal) = (kek.get()?, Place::new(&binding)?, Seal::new(new_kek, spec)?);
-    NativeTask::start(env, move |control| {
-        let (source, target) = (Path::new(&source), Path::new(&target));
-        guard(|| vmseal_disk::recrypt_copy(source, target, &kek, &place.binding(), &seal.spec(), control))
-            .map(outcome)
-    })
-}
-
 /// Shallow recrypt: the wrap of `new_kek` takes the place of all others; the data stays and the disk may be open. False: it
 /// was so already. After an interrupted call `kek` is whichever of the two KEKs is at hand.
 #[napi(ts_return_type = "Promise<boolean>")]
@@ -197,21 +147,38 @@ pub fn remove_disk(descriptor: String) -> Result<()> {
 /// A disk open for reading what a guest would read.
 #[napi]
 pub struct DiskHandle {
-    disk: Mutex<Option<Arc<OpenDisk>>>,
+    disk: Mutex<Option<Arc<Opened>>>,
+}
+
+/// One file, or a chain of them that can be written to.
+pub(crate) enum Opened {
+    One(OpenDisk),
+    Chain(ChainDisk),
+}
+
+impl Opened {
+    fn capacity(&self) -> u64 {
+        match self {
+            Self::One(disk) => disk.capacity(),
+            Self::Chain(disk) => disk.capacity(),
+        }
+    }
 }
 
 #[napi]
 impl DiskHandle {
     #[napi(factory)]
     pub fn open_plain(descriptor: String) -> Result<Self> {
-        guard(|| vmseal_disk::open_plain(Path::new(&descriptor))).map(Self::new)
+        guard(|| vmseal_disk::open_plain(Path::new(&descriptor))).map(Opened::One).map(Self::new)
     }
 
     /// Opens an encrypted disk after every check of its wrap, descriptor and extent.
     #[napi(factory)]
     pub fn open_sealed(descriptor: String, kek: &KeyHandle, binding: DiskBinding) -> Result<Self> {
         let (kek, place) = (kek.get()?, Place::new(&binding)?);
-        guard(|| vmseal_disk::open_sealed(Path::new(&descriptor), &kek, &place.binding())).map(Self::new)
+        guard(|| vmseal_disk::open_sealed(Path::new(&descriptor), &kek, &place.binding()))
+            .map(Opened::One)
+            .map(Self::new)
     }
 
     #[napi(getter)]
@@ -228,7 +195,10 @@ impl DiskHandle {
         }
         background::promise(env, move || {
             let mut bytes = vec![0; length as usize];
-            guard(|| disk.read_at(offset, &mut bytes))?;
+            guard(|| match &*disk {
+                Opened::One(disk) => disk.read_at(offset, &mut bytes),
+                Opened::Chain(disk) => disk.read_at(offset, &mut bytes),
+            })?;
             Ok(Buffer::from(bytes))
         })
     }
@@ -238,7 +208,10 @@ impl DiskHandle {
     pub fn digest(&self, env: &Env) -> Result<NativeTask> {
         let disk = self.get()?;
         NativeTask::start(env, move |control| {
-            let digest = guard(|| disk.digest(control))?;
+            let digest = guard(|| match &*disk {
+                Opened::One(disk) => disk.digest(control),
+                Opened::Chain(disk) => disk.digest(control),
+            })?;
             Ok(json!({ "sha256": hex(&digest), "bytes": disk.capacity() }).to_string())
         })
     }
@@ -250,14 +223,14 @@ impl DiskHandle {
     }
 }
 
-const MAX_READ: u32 = 16 << 20;
+pub(crate) const MAX_READ: u32 = 16 << 20;
 
 impl DiskHandle {
-    fn new(disk: OpenDisk) -> Self {
+    pub(crate) fn new(disk: Opened) -> Self {
         Self { disk: Mutex::new(Some(Arc::new(disk))) }
     }
 
-    fn get(&self) -> Result<Arc<OpenDisk>> {
+    pub(crate) fn get(&self) -> Result<Arc<Opened>> {
         let disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         disk.clone().ok_or_else(|| coded("VMSEAL_KEY_DISPOSED", "the disk was closed"))
     }
@@ -365,7 +338,7 @@ pub(crate) fn parse_uuid(text: &str) -> Result<[u8; 16]> {
     uuid::parse(text).ok_or_else(|| invalid_argument(format!("{text:?} is not a UUID")))
 }
 
-fn whole(number: f64, name: &str) -> Result<u64> {
+pub(crate) fn whole(number: f64, name: &str) -> Result<u64> {
     const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
     if number >= 0.0 && number.fract() == 0.0 && number <= MAX_SAFE_INTEGER {
         Ok(number as u64)

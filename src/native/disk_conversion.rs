@@ -135,7 +135,7 @@ pub fn verify_conversion<'env>(
     })
 }
 
-fn keys(handles: &[ClassInstance<KeyHandle>]) -> Result<Vec<Arc<SecretKey>>> {
+pub(crate) fn keys(handles: &[ClassInstance<KeyHandle>]) -> Result<Vec<Arc<SecretKey>>> {
     handles.iter().map(|handle| handle.get()).collect()
 }
 
@@ -158,9 +158,11 @@ fn job_json(info: &JobInfo) -> Value {
 fn form_json(generation: u32, keks: &[KekName]) -> Value {
     json!({
         "generation": generation,
-        "keys": keks.iter().map(|kek| json!({
-            "keyId": kek.key_id,
-            "providerId": kek.provider_id,
-        })).collect::<Vec<_>>(),
+        "keys": keks_json(keks),
     })
+}
+
+pub(crate) fn keks_json(keks: &[KekName]) -> Value {
+    let names = keks.iter().map(|kek| json!({ "keyId": kek.key_id, "providerId": kek.provider_id }));
+    Value::Array(names.collect())
 }

@@ -48,7 +48,8 @@ pub fn decrypt_file(
     })
 }
 
-/// Moves a VM home file from one VM home DEK to another; its plaintext stays in memory. Errors as `decryptFile`.
+/// Moves a VM home file from one VM home DEK to another, and to another VM or role with `new_associated_data`; its plaintext
+/// stays in memory. Errors as `decryptFile`.
 #[napi]
 pub fn recrypt_file(
     env: &Env,
@@ -57,10 +58,12 @@ pub fn recrypt_file(
     associated_data: &[u8],
     source: String,
     target: String,
+    new_associated_data: Option<&[u8]>,
 ) -> Result<NativeTask> {
     let (dek, new_dek, context) = (dek.get()?, new_dek.get()?, associated_data.to_vec());
+    let new_context = new_associated_data.map_or_else(|| context.clone(), <[u8]>::to_vec);
     start(env, source, target, move |reader, writer, progress| {
-        stream::recrypt(&dek, &new_dek, &context, reader, writer, progress)
+        stream::recrypt(&dek, &new_dek, &context, &new_context, reader, writer, progress)
     })
 }
 

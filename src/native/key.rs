@@ -17,7 +17,7 @@ use vmseal_wrap::passphrase::{self, Cost};
 use crate::background;
 use crate::direct::{Call, DirectCall};
 use crate::fault::{caught, coded, guard};
-use crate::token::{Tokens, forget};
+use crate::token::{Tokens, forget, forget_many};
 
 thread_local! {
     static KEYS: RefCell<Tokens<Kept>> = RefCell::new(Tokens::new());
@@ -60,6 +60,15 @@ pub(crate) fn with_key<R>(token: f64, work: impl FnOnce(&SecretKey) -> Result<R>
     KEYS.with_borrow(|keys| keys.get(token).map_or_else(|| Err(disposed()), |kept| work(kept.key())))
 }
 
+/// [`with_key`] for two keys.
+pub(crate) fn with_two_keys<R>(
+    one: f64,
+    other: f64,
+    work: impl FnOnce(&SecretKey, &SecretKey) -> Result<R>,
+) -> Result<R> {
+    with_key(one, |one| with_key(other, |other| work(one, other)))
+}
+
 /// [`with_key`] for several keys.
 pub(crate) fn with_keys<R>(tokens: &[f64], work: impl FnOnce(&[&SecretKey]) -> Result<R>) -> Result<R> {
     KEYS.with_borrow(|keys| {
@@ -83,7 +92,7 @@ pub(crate) fn keep(key: SecretKey) -> f64 {
 pub(crate) fn keep_all(keys: Vec<SecretKey>) -> f64 {
     #[cfg(feature = "planted-faults")]
     keys.iter().for_each(crate::planted_faults::leak);
-    KEYS.with_borrow_mut(|tokens| tokens.insert_run(keys.into_iter().map(Kept::Alone).collect()))
+    KEYS.with_borrow_mut(|tokens| tokens.insert_run(keys.into_iter().map(Kept::Alone)))
 }
 
 /// Wipes the key of a token, unless something is using it or a handle of it holds it. Idempotent.
@@ -102,9 +111,14 @@ pub(crate) struct DisposeAll;
 impl DirectCall for DisposeAll {
     fn run(call: &mut Call) -> Result<Option<f64>> {
         let count = call.number(1)?;
-        for token in call.numbers(0, count)? {
-            forget(&KEYS, *token);
-        }
+        forget_many(&KEYS, call.numbers(0, count)?, |keys| {
+            let alone = keys.into_iter().filter_map(|kept| match kept {
+                Kept::Alone(key) => Some(key),
+                // Another holder may be using it.
+                Kept::Shared(_) => None,
+            });
+            SecretKey::drop_many(alone.collect());
+        });
         Ok(None)
     }
 }

@@ -7,7 +7,7 @@ use vmseal_wrap::key_wrap;
 
 use crate::direct::{Call, DirectCall};
 use crate::fault::{coded, guard, invalid_argument};
-use crate::key::{KeyHandle, keep, keep_all, with_key, with_keys};
+use crate::key::{KeyHandle, keep, keep_all, with_key, with_keys, with_two_keys};
 
 /// Wraps `key` under `kek` (RFC 3394). The result is 8 bytes longer than the key.
 #[napi]
@@ -30,7 +30,7 @@ impl DirectCall for Wrap {
     fn run(call: &mut Call) -> Result<Option<f64>> {
         let (kek, key) = (call.number(0)?, call.number(1)?);
         let wrapped = call.bytes(2)?;
-        with_keys(&[kek, key], |keys| guard(|| key_wrap::wrap_into(keys[0], keys[1], wrapped)))?;
+        with_two_keys(kek, key, |kek, key| guard(|| key_wrap::wrap_into(kek, key, wrapped)))?;
         Ok(None)
     }
 }

@@ -1,27 +1,39 @@
 //! A KMIP client connection on a thread of its own: the event loop never waits for the network.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use napi::bindgen_prelude::{Buffer, ClassInstance, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
-use vmseal_channel::client::{ClientConfig, Connection, Connector, Response};
-use vmseal_channel::pki;
-use vmseal_secret::SecretKey;
+use vmseal_channel::client::{Answered, ClientConfig, Connection, Connector, Line, Response};
+use vmseal_channel::{Proxy, pki};
 
-use crate::fault::{Coded, caught, coded};
+use crate::fault::{Coded, caught, coded, panicked};
 use crate::key::KeyHandle;
 use crate::lifetime::{self, Lifetime};
+
+/// An HTTP proxy that a KMS is reached through (CONNECT).
+#[napi(object)]
+pub struct KmipProxy {
+    pub host: String,
+    pub port: u16,
+}
+
+impl From<KmipProxy> for Proxy {
+    fn from(KmipProxy { host, port }: KmipProxy) -> Proxy {
+        Proxy { host, port }
+    }
+}
 
 /// Where a KMS is and how to prove who we are.
 #[napi(object)]
 pub struct KmipConnectionOptions {
     pub host: String,
     pub port: u16,
+    /// Default: none.
+    pub proxy: Option<KmipProxy>,
     /// DNS name or IP address in the server's certificate; default: `host`.
     pub server_name: Option<String>,
     /// PEM, one or more.
@@ -49,7 +61,7 @@ pub struct KmipExchange {
 /// A KMIP client connection over mutual TLS. Requests go one after another; any failure closes it.
 #[napi]
 pub struct KmipConnection {
-    line: Arc<Line>,
+    line: Arc<Running>,
     server_certificate: String,
 }
 
@@ -94,7 +106,7 @@ impl KmipConnection {
     ) -> Result<Object<'env>> {
         let keys = keys.iter().map(|key| key.get()).collect::<Result<Vec<_>>>()?;
         let (deferred, promise) = env.create_deferred::<KmipExchange, _>()?;
-        let answer = Box::new(move |outcome: Result<Response>| match outcome {
+        let answer = Box::new(move |answered| match outcome(answered) {
             Ok(Response { message, keys }) => deferred.resolve(move |_| {
                 Ok(KmipExchange {
                     message: message.into(),
@@ -103,14 +115,14 @@ impl KmipConnection {
             }),
             Err(error) => deferred.reject(error),
         });
-        self.line.order(Order { message: message.to_vec(), keys, answer });
+        self.line.0.ask(message, keys, answer);
         Ok(promise)
     }
 
     /// True once the connection is closed, by us or after a failure.
     #[napi(getter)]
     pub fn closed(&self) -> bool {
-        self.line.closed.load(Ordering::SeqCst)
+        self.line.0.is_closed()
     }
 
     /// The server's certificate, PEM.
@@ -122,7 +134,7 @@ impl KmipConnection {
     /// Closes after the requests that are under way. Idempotent.
     #[napi]
     pub fn close(&self) {
-        self.line.close();
+        self.line.0.close();
     }
 }
 
@@ -131,82 +143,50 @@ impl KmipConnection {
         env: &'env Env,
         open: impl FnOnce() -> std::result::Result<Connection, vmseal_channel::Error> + Send + 'static,
     ) -> Result<Object<'env>> {
-        let (orders, inbox) = channel();
-        let line = Arc::new(Line { orders: Mutex::new(Some(orders)), closed: AtomicBool::new(false) });
+        let line = Line::new().map_err(|error| coded("VMSEAL_IO", format!("no way to a thread: {error}")))?;
+        let line = Arc::new(Running(line));
         lifetime::attach(env, &line)?;
         let (deferred, promise) = env.create_deferred::<KmipConnection, _>()?;
         let serving = Arc::clone(&line);
         thread::Builder::new()
             .name("vmseal-kmip".to_owned())
-            .spawn(move || {
-                match caught(|| open().map_err(|error| translate(&error))) {
-                    Ok(connection) => {
-                        let server_certificate = pki::to_pem(connection.peer_certificate_der());
-                        let handle = KmipConnection { line: Arc::clone(&serving), server_certificate };
-                        deferred.resolve(move |_| Ok(handle));
-                        serve(&serving, connection, &inbox);
-                    }
-                    Err(error) => deferred.reject(error),
+            .spawn(move || match caught(|| open().map_err(|error| translate(&error))) {
+                Ok(connection) => {
+                    let server_certificate = pki::to_pem(connection.peer_certificate_der());
+                    let handle = KmipConnection { line: Arc::clone(&serving), server_certificate };
+                    deferred.resolve(move |_| Ok(handle));
+                    serving.0.serve(connection);
                 }
-                serving.close();
+                Err(error) => deferred.reject(error),
             })
             .map_err(|error| coded("VMSEAL_IO", format!("cannot start a thread: {error}")))?;
         Ok(promise)
     }
 }
 
-struct Order {
-    message: Vec<u8>,
-    keys: Vec<Arc<SecretKey>>,
-    answer: Box<dyn FnOnce(Result<Response>) + Send>,
-}
+struct Running(Line);
 
-/// The way to the connection's thread.
-struct Line {
-    orders: Mutex<Option<Sender<Order>>>,
-    closed: AtomicBool,
-}
-
-impl Line {
-    fn order(&self, order: Order) {
-        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
-        let unsent = match orders.as_ref() {
-            Some(orders) => orders.send(order).err().map(|error| error.0),
-            None => Some(order),
-        };
-        if let Some(order) = unsent {
-            (order.answer)(Err(coded("VMSEAL_KMIP_CONNECTION", "the connection to the KMS is closed")));
-        }
-    }
-
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        drop(self.orders.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
-}
-
-impl Lifetime for Line {
+impl Lifetime for Running {
     /// The thread ends by itself after at most one request; it settles promises of an environment that is gone
     /// without effect, so nobody waits for it.
     fn end(&self) {
-        self.close();
+        self.0.close();
     }
 }
 
-fn serve(line: &Line, mut connection: Connection, inbox: &Receiver<Order>) {
-    for Order { message, keys, answer } in inbox {
-        let outcome = caught(|| connection.request(&message, &keys).map_err(|error| translate(&error)));
-        if !connection.is_open() {
-            line.close();
-        }
-        answer(outcome);
+fn outcome(answered: Answered) -> Result<Response> {
+    match answered {
+        Answered::Response(response) => Ok(response),
+        Answered::Failed(error) => Err(translate(&error)),
+        Answered::Closed => Err(coded("VMSEAL_KMIP_CONNECTION", "the connection to the KMS is closed")),
+        Answered::Panicked(panic) => Err(panicked(&*panic)),
     }
-    connection.close();
 }
 
 fn config(options: KmipConnectionOptions) -> ClientConfig {
     let KmipConnectionOptions { host, port, ca_certificates, certificate, private_key_file, .. } = options;
     let mut config = ClientConfig::new(host, port, ca_certificates, certificate, private_key_file);
+    config.proxy = options.proxy.map(Proxy::from);
     config.server_name = options.server_name;
     if let Some(time) = options.connect_timeout_ms {
         config.connect_timeout = Duration::from_millis(time.into());

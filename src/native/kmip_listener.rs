@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +10,10 @@ use napi::bindgen_prelude::{Buffer, ClassInstance, Function, Object};
 use napi::threadsafe_function::{ThreadsafeFunction, ThreadsafeFunctionCallMode};
 use napi::{Env, Result, Status};
 use napi_derive::napi;
-use vmseal_channel::server::{ClientTrust, Handler, Reply, Request, Server, ServerConfig};
+use vmseal_channel::server::{ClientTrust, Handler, Reply, Request, Responder, Server, ServerConfig};
 
 use crate::background;
-use crate::fault::{guard, invalid_argument};
+use crate::fault::{caught, guard, invalid_argument};
 use crate::key::KeyHandle;
 use crate::lifetime::{self, Lifetime};
 use crate::pki::hex;
@@ -116,14 +115,18 @@ impl KmipListener {
     #[napi]
     pub fn reply(&self, id: u32, message: &[u8], keys: Vec<ClassInstance<KeyHandle>>) -> Result<()> {
         let keys = keys.iter().map(|key| key.get()).collect::<Result<Vec<_>>>()?;
-        self.desk.answer(id, Some(Reply { message: message.to_vec(), keys }));
-        Ok(())
+        caught(|| {
+            if let Some(responder) = self.desk.take(id) {
+                responder.send(&Reply { message: message.to_vec(), keys });
+            }
+            Ok(())
+        })
     }
 
     /// Closes the connection of a request without an answer.
     #[napi]
     pub fn refuse(&self, id: u32) {
-        self.desk.answer(id, None);
+        drop(self.desk.take(id));
     }
 
     /// Replaces the trusted clients; connections of those no longer trusted are closed.
@@ -168,7 +171,7 @@ type OnRejected = ThreadsafeFunction<KmipRejection, (), KmipRejection, Status, f
 /// Rejections that may wait for JavaScript; a flood beyond that is not reported one by one.
 const MAX_REJECTIONS: usize = 1024;
 
-/// Where connection threads wait while JavaScript works on their requests.
+/// The requests that JavaScript works on.
 struct Desk {
     on_request: Mutex<Option<Arc<OnRequest>>>,
     on_rejected: Mutex<Option<OnRejected>>,
@@ -178,29 +181,27 @@ struct Desk {
 
 struct Waiting {
     connection_id: u64,
-    answer: SyncSender<Option<Reply>>,
+    responder: Responder,
 }
 
 impl Desk {
-    fn answer(&self, id: u32, reply: Option<Reply>) {
+    /// None for a connection that was closed meanwhile: it needs no answer.
+    fn take(&self, id: u32) -> Option<Responder> {
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(waiting) = waiting {
-            // A connection that was closed meanwhile needs no answer.
-            let _ = waiting.answer.send(reply);
-        }
+        waiting.map(|waiting| waiting.responder)
     }
 }
 
 impl Handler for Desk {
-    fn handle(&self, request: Request) -> Option<Reply> {
-        let on_request = self.on_request.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    fn handle(&self, request: Request, responder: Responder) {
+        let on_request = self.on_request.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(on_request) = on_request else { return };
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (answer, answered) = sync_channel(1);
-        let waiting = Waiting { connection_id: request.connection_id, answer };
+        let waiting = Waiting { connection_id: request.connection_id, responder };
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, waiting);
         if request.closing.is_set() {
-            self.answer(id, None);
-            return None;
+            drop(self.take(id));
+            return;
         }
         let request = KmipRequest {
             id,
@@ -212,19 +213,13 @@ impl Handler for Desk {
             keys: request.keys.into_iter().map(KeyHandle::new).collect(),
         };
         if on_request.call(request, ThreadsafeFunctionCallMode::NonBlocking) != Status::Ok {
-            self.answer(id, None);
+            drop(self.take(id));
         }
-        answered.recv().ok().flatten()
     }
 
     fn closed(&self, connection_id: u64) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.retain(|_, request| {
-            if request.connection_id == connection_id {
-                let _ = request.answer.send(None);
-            }
-            request.connection_id != connection_id
-        });
+        waiting.retain(|_, request| request.connection_id != connection_id);
     }
 
     fn rejected(&self, address: SocketAddr, reason: &str) {

@@ -10,7 +10,9 @@
 mod background;
 mod direct;
 mod disk;
+mod disk_chain;
 mod disk_conversion;
+mod disk_copy;
 mod disk_view;
 mod envelope;
 mod fault;
@@ -20,6 +22,7 @@ mod key_wrap;
 mod kmip_connection;
 mod kmip_listener;
 mod lifetime;
+mod luks_import;
 mod pki;
 #[cfg(feature = "planted-faults")]
 mod planted_faults;

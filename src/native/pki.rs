@@ -6,10 +6,11 @@ use std::time::Duration;
 use napi::bindgen_prelude::Object;
 use napi::{Env, Result};
 use napi_derive::napi;
-use vmseal_channel::pki;
+use vmseal_channel::{Proxy, pki};
 
 use crate::background;
 use crate::fault::guard;
+use crate::kmip_connection::KmipProxy;
 
 /// Makes a CA: a P-256 key in a new 0600 file, and a certificate for ten years (PEM).
 #[napi]
@@ -76,9 +77,18 @@ pub fn sign_server_request(
 
 /// The certificate chain that a server shows (PEM, its own first), before anybody trusts it.
 #[napi(ts_return_type = "Promise<string>")]
-pub fn fetch_server_certificate(env: &Env, host: String, port: u16, timeout_ms: u32) -> Result<Object<'_>> {
+pub fn fetch_server_certificate(
+    env: &Env,
+    host: String,
+    port: u16,
+    timeout_ms: u32,
+    proxy: Option<KmipProxy>,
+) -> Result<Object<'_>> {
     let timeout = Duration::from_millis(timeout_ms.into());
-    background::promise(env, move || guard(|| vmseal_channel::fetch_server_certificate(&host, port, timeout)))
+    let proxy = proxy.map(Proxy::from);
+    background::promise(env, move || {
+        guard(|| vmseal_channel::fetch_server_certificate(&host, port, proxy.as_ref(), timeout))
+    })
 }
 
 /// What a certificate says.

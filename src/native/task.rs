@@ -32,8 +32,8 @@ impl NativeTask {
         self.work.control.progress().total_bytes as f64
     }
 
-    /// Asks the operation to stop and to fail with VMSEAL_CANCELLED. A copy is removed; work in place stays where it is and can be
-    /// resumed.
+    /// Asks the operation to stop and to fail with VMSEAL_CANCELLED. A conversion, in place or to a copy, stays where it is and
+    /// can be resumed; any other new disk is removed.
     #[napi]
     pub fn cancel(&self) {
         self.work.control.cancel();

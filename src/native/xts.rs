@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use napi::bindgen_prelude::{Object, Uint8Array};
 use napi::{Env, Result};
@@ -129,7 +131,7 @@ impl XtsHandle {
         operation: fn(&Xts, &mut [u8], u64) -> std::result::Result<(), vmseal_xts::Error>,
     ) -> Result<Object<'env>> {
         let xts = self.get()?;
-        background::promise(env, move || {
+        background::stoppable(env, move |stop| {
             let sector_size = xts.sector_size() as usize;
             if !data.len().is_multiple_of(sector_size) {
                 return Err(coded("VMSEAL_SECTOR_ALIGNMENT", "the data is not a whole number of sectors"));
@@ -139,13 +141,23 @@ impl XtsHandle {
             #[allow(unsafe_code)]
             let bytes = unsafe { data.as_mut() };
             let sectors_per_piece = PIECE / sector_size;
-            guard(|| {
-                bytes.par_chunks_mut(PIECE).enumerate().try_for_each(|(index, piece)| {
-                    operation(&xts, piece, first.wrapping_add((index * sectors_per_piece) as u64))
-                })
-            })
+            let cipher = |(index, piece): (usize, &mut [u8])| {
+                stop.check()?;
+                let first = first.wrapping_add((index * sectors_per_piece) as u64);
+                guard(|| operation(&xts, piece, first))
+            };
+            thread::sleep(pause_before(bytes.len()));
+            bytes.par_chunks_mut(PIECE).enumerate().try_for_each(cipher)
         })
     }
+}
+
+/// How long the threads stay out of the way before a buffer of so many bytes: V8 takes the transfer of more than 64 MiB
+/// (its kExternalAllocationSoftLimit) for new memory and collects garbage. That takes it a few milliseconds when its own
+/// threads find a core, and up to 60 when ours have taken them all, with the event loop waiting. A small part of the time
+/// that the work takes.
+fn pause_before(bytes: usize) -> Duration {
+    if bytes > 64 << 20 { Duration::from_millis((bytes >> 27).min(8) as u64) } else { Duration::ZERO }
 }
 
 /// Bytes that a thread takes at a time. From 64 KiB to 1 MiB all are equally fast (two cores, buffers of 4 MiB to 512

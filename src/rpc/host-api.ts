@@ -92,11 +92,64 @@ export interface CreateSpec {
   readonly settings?: Readonly<Record<string, string>>
 }
 
+/** A disk that lies on the VM's datastore already. */
+export interface AttachDisk {
+  /** UUID that the disk gets; one that stays where it is keeps its own, which this must be. */
+  readonly diskId: string
+  /** Folder and descriptor, for instance `db01/db01_1.vmdk`. */
+  readonly file: string
+}
+
+/** A disk on a datastore as its descriptor shows it, attached or not. Nothing is proved: no key is used. */
+export interface DiskDescription {
+  readonly datastore: string
+  /** Folder and descriptor, for instance `db01/db01_1.vmdk`. */
+  readonly file: string
+  readonly capacityBytes: number
+  /** Absent: the descriptor names none. */
+  readonly diskId?: string
+  /** Absent: the disk is plain. */
+  readonly key?: CryptoKeyId
+  /** Further KEKs that open the disk. */
+  readonly formerKeys?: readonly CryptoKeyId[]
+  /** The VM that the wrapped DEK is bound to. */
+  readonly vmId?: string
+  /** Generation of the DEK. */
+  readonly generation?: number
+  /** The .vmx that names the disk, for instance `db01/db01.vmx`; absent: it is attached to no VM of its folder. */
+  readonly attachedTo?: string
+}
+
+/** The keys that files of a datastore name, registered or not, attached or not. One page: a message has its limit. */
+export interface KeysInFiles {
+  /** For each key how many files name it, and the first of them as folder and name. */
+  readonly found: readonly {
+    readonly key: CryptoKeyId
+    readonly count: number
+    readonly files: readonly string[]
+  }[]
+  /** Files that could not be read, and so may name any key; the first of them. */
+  readonly unreadable: readonly string[]
+  /** Folder to go on after; absent: this was the last page. */
+  readonly next?: string
+}
+
 /**
- * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts are a request of their own: each part
- * changes by itself, and the same request again does what is left.
+ * What a reconfiguration changes; it happens as a whole or not at all. Shallow recrypts and conversions in place are requests of
+ * their own: each part changes by itself, and the same request again does what is left.
  */
 export interface ReconfigureSpec {
+  /**
+   * How the data of disks gets its new form. `copy` (default): beside the old one, which goes when the new one was read back;
+   * needs room for both. `inPlace`: where it lies, in room for a journal. A failure, a cancel or a crash then leaves the disk
+   * in conversion (`DiskConfig.conversion`), which `resumeConversion` ends: nothing is lost, and until then the VM stays off.
+   */
+  readonly conversion?: 'copy' | 'inPlace'
+  /**
+   * What becomes of the old form of a disk after a copy: `unlink` (default), or `overwrite` with zeros before that, as far as
+   * the file system shows it: not the old blocks of copy-on-write, snapshots, backups or the spare blocks of an SSD.
+   */
+  readonly discardSource?: 'unlink' | 'overwrite'
   readonly home?: CryptoSpec
   readonly disks?: readonly {
     readonly diskId: string
@@ -104,8 +157,20 @@ export interface ReconfigureSpec {
     readonly sectorSize?: 512 | 4096
   }[]
   readonly addDisks?: readonly NewDisk[]
+  /**
+   * Disks of the VM's datastore. One in the VM's folder that was the VM's own stays where it is. Every other is copied: an encrypted
+   * one under a new DEK that is bound to this VM, wrapped with the same KEK. Its key is needed.
+   */
+  readonly attachDisks?: readonly AttachDisk[]
   /** Ids of disks that leave the VM; their files stay. Their keys are not needed. */
   readonly removeDisks?: readonly string[]
+}
+
+/** How far an in-place conversion of a disk is. */
+export interface DiskConversion {
+  readonly mode: 'encrypt' | 'decrypt' | 'recrypt'
+  readonly doneBytes: number
+  readonly totalBytes: number
 }
 
 export interface DiskConfig {
@@ -121,6 +186,13 @@ export interface DiskConfig {
   readonly generation?: number
   /** Further KEKs that open the disk: a shallow recrypt was interrupted. */
   readonly formerKeys?: readonly CryptoKeyId[]
+  /** Open for several writers (`sharing = "multi-writer"`). */
+  readonly shared?: true
+  /**
+   * The data is in two forms: an in-place conversion was interrupted or is under way. `key` and `formerKeys` are then the
+   * keys that going on takes.
+   */
+  readonly conversion?: DiskConversion
 }
 
 /** A VM as its files and the host's key cache show it. */
@@ -139,8 +211,71 @@ export interface VmConfig extends VmReference {
   /** KEKs of the parts that cannot be opened on this host; one of each part is enough. */
   readonly missingKeys: readonly CryptoKeyId[]
   readonly powerState: 'poweredOn' | 'poweredOff'
+  /**
+   * A crash interrupted a conversion to a copy: the keys that it began with, by `home` and disk id. The same request with them
+   * goes on where it stood; any other change of the VM, and power-on, undoes what it left.
+   */
+  readonly interruptedKeys?: readonly { readonly part: string; readonly key: CryptoKeyId }[]
   /** Snapshots of the VM; absent: none. */
   readonly snapshots?: number
+  /** Those that vmseal took, parents before children; absent: none. */
+  readonly snapshotTree?: readonly SnapshotConfig[]
+  /** The snapshot that the present state comes after. */
+  readonly currentSnapshot?: string
+  /** KEKs of files that only snapshots are made of. */
+  readonly keptKeys?: readonly CryptoKeyId[]
+  /** How its disks hang together; absent: each is one file. */
+  readonly chain?: 'single' | 'tree' | 'linkedClone' | 'linkedCloneParent'
+}
+
+/** A VM that is made of another one. */
+export interface CloneSpec {
+  /** UUID of the new VM. */
+  readonly vmId: string
+  readonly name: string
+  readonly datastore: string
+  /** The state that is cloned; default: the present one, of a VM that is off. */
+  readonly snapshotId?: string
+  /** Read the disks of the snapshot and write to children; the keys are those of the source. */
+  readonly linked?: boolean
+  /** KEK of the clone's home; absent: it is plain. */
+  readonly homeKey?: CryptoKeyId
+  /** Each disk of the state once. */
+  readonly disks: readonly {
+    /** UUID of the source's disk. */
+    readonly diskId: string
+    /** UUID of the clone's. */
+    readonly newDiskId: string
+    /** KEK of the clone's disk; absent: it is plain. Its DEK is always a new one. */
+    readonly key?: CryptoKeyId
+    /** Data unit, default that of the source, 512 of a plain one. */
+    readonly sectorSize?: 512 | 4096
+  }[]
+}
+
+/** A snapshot as the VM's files show it. */
+export interface SnapshotConfig {
+  /** UUID. */
+  readonly id: string
+  readonly name: string
+  readonly description: string
+  /** ISO 8601, UTC. */
+  readonly createdAt: string
+  /** The snapshot it was taken after. */
+  readonly parent?: string
+  /** The guest's memory is in it. */
+  readonly memory: boolean
+  readonly disks: readonly { readonly diskId: string; readonly device: string }[]
+}
+
+export interface SnapshotSpec {
+  /** UUID. */
+  readonly snapshotId: string
+  /** 1 to 80 characters. */
+  readonly name: string
+  readonly description?: string
+  /** A file of the host, or a pipe, from which the memory of a VM that is on is read. Without it a snapshot is of the disks. */
+  readonly memory?: string
 }
 
 /** Progress of one piece of a task. */
@@ -189,7 +324,19 @@ export interface HostApi {
 
   createVirtualMachine(spec: CreateSpec, work?: Work): Promise<VmConfig>
   reconfigureVirtualMachine(vm: VmReference, spec: ReconfigureSpec, work?: Work): Promise<VmConfig>
+  /**
+   * Goes on with every in-place conversion of the VM and ends it. VMSEAL_ENCRYPTION_KEY_REQUIRED when a key of one is not here,
+   * VMSEAL_INVALID_STATE when no disk is in conversion.
+   */
+  resumeConversion(vm: VmReference, work?: Work): Promise<VmConfig>
   readVirtualMachine(vm: VmReference): Promise<VmConfig>
+  /**
+   * VMSEAL_DEVICE_NOT_DISK, VMSEAL_DISK_NOT_FILE (a raw device mapping), VMSEAL_DISK_IN_CONVERSION, VMSEAL_DESCRIPTOR_UNSUPPORTED
+   * (encrypted by another program).
+   */
+  describeDisk(datastore: string, file: string): Promise<DiskDescription>
+  /** The folders that follow `after`, by name; a key of several pages is in each of them. */
+  findKeys(datastore: string, after?: string): Promise<KeysInFiles>
   findVirtualMachines(datastore: string): Promise<readonly VmReference[]>
   destroyVirtualMachine(vm: VmReference): Promise<void>
 
@@ -197,6 +344,29 @@ export interface HostApi {
   powerOn(vm: VmReference): Promise<VmConfig>
   powerOff(vm: VmReference): Promise<VmConfig>
 
+  /**
+   * Keeps the present state of disks, settings and home files; the VM goes on in new children of its disks. All its disks stop at
+   * one moment when it is on. VMSEAL_ENCRYPTION_KEY_REQUIRED without the KEKs of its disks.
+   */
+  createSnapshot(vm: VmReference, spec: SnapshotSpec, work?: Work): Promise<VmConfig>
+  /** Back to the state of a snapshot; what was written since the last one is gone. A VM that is on is powered off. */
+  revertToSnapshot(vm: VmReference, snapshotId: string, work?: Work): Promise<VmConfig>
+  /**
+   * Forgets a snapshot, or it and all that were taken after it, and merges files that nothing needs apart. The VM may be on. What
+   * is not merged when it fails is merged by `consolidateDisks`; no state of the VM or of a snapshot changes.
+   */
+  removeSnapshot(vm: VmReference, snapshotId: string, children: boolean, work?: Work): Promise<VmConfig>
+  /** Merges the files of its disks that no snapshot needs apart. */
+  consolidateDisks(vm: VmReference, work?: Work): Promise<VmConfig>
+
+  /**
+   * Makes a VM of another one, in one step the same, encrypted, decrypted or under other keys. The source is only read. Whole or not
+   * at all.
+   */
+  cloneVirtualMachine(vm: VmReference, spec: CloneSpec, work?: Work): Promise<VmConfig>
+
+  /** Writes up to 1 MiB, base64, to a disk as a guest does, and makes it durable. */
+  writeDisk(vm: VmReference, diskId: string, offset: number, data: string): Promise<void>
   /** SHA-256 (hex) of a disk as a guest reads it. */
   digestDisk(
     vm: VmReference,

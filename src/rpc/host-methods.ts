@@ -23,6 +23,15 @@ const keyId = object({ keyId: text(), providerId: text() })
 const base64 = matching(/^[A-Za-z0-9+/]+={0,2}$/)
 const reference = { datastore: text(), vmx: text() }
 const uuid = matching(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/)
+const snapshot = object({
+  id: uuid,
+  name: text(),
+  description: (value) => typeof value === 'string' && value.length <= 10_000,
+  createdAt: text(),
+  parent: optional(uuid),
+  memory: (value) => typeof value === 'boolean',
+  disks: listOf(object({ diskId: uuid, device: text() }), 1000),
+})
 const vmConfig = object({
   ...reference,
   vmId: uuid,
@@ -39,12 +48,22 @@ const vmConfig = object({
       key: optional(keyId),
       generation: optional(count),
       formerKeys: optional(listOf(keyId, 1000)),
+      shared: optional((value) => value === true),
+      conversion: optional(
+        object({ mode: oneOf('encrypt', 'decrypt', 'recrypt'), doneBytes: count, totalBytes: count }),
+      ),
     }),
     1000,
   ),
   cryptoState: oneOf('unlocked', 'locked'),
   missingKeys: listOf(keyId, 1000),
   powerState: oneOf('poweredOn', 'poweredOff'),
+  interruptedKeys: optional(listOf(object({ part: text(), key: keyId }), 1000)),
+  snapshots: optional(count),
+  snapshotTree: optional(listOf(snapshot, 1000)),
+  currentSnapshot: optional(uuid),
+  keptKeys: optional(listOf(keyId, 1000)),
+  chain: optional(oneOf('single', 'tree', 'linkedClone', 'linkedCloneParent')),
 })
 
 export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
@@ -77,11 +96,42 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   removeKey: { values: 1, kind: 'change', result: nothing },
   createVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
   reconfigureVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  resumeConversion: { values: 1, kind: 'change', long: true, result: vmConfig },
   readVirtualMachine: { values: 1, kind: 'read', result: vmConfig },
+  describeDisk: {
+    values: 2,
+    kind: 'read',
+    result: object({
+      datastore: text(),
+      file: text(),
+      capacityBytes: count,
+      diskId: optional(uuid),
+      key: optional(keyId),
+      formerKeys: optional(listOf(keyId, 1000)),
+      vmId: optional(uuid),
+      generation: optional(count),
+      attachedTo: optional(text()),
+    }),
+  },
+  findKeys: {
+    values: 2,
+    kind: 'read',
+    result: object({
+      found: listOf(object({ key: keyId, count, files: listOf(text(), 20) }), 100_000),
+      unreadable: listOf(text(), 1000),
+      next: optional(text()),
+    }),
+  },
   findVirtualMachines: { values: 1, kind: 'read', result: listOf(object(reference)) },
   destroyVirtualMachine: { values: 1, kind: 'change', result: nothing },
   powerOn: { values: 1, kind: 'change', result: vmConfig },
   powerOff: { values: 1, kind: 'change', result: vmConfig },
+  createSnapshot: { values: 2, kind: 'change', long: true, result: vmConfig },
+  revertToSnapshot: { values: 2, kind: 'change', long: true, result: vmConfig },
+  removeSnapshot: { values: 3, kind: 'change', long: true, result: vmConfig },
+  consolidateDisks: { values: 1, kind: 'change', long: true, result: vmConfig },
+  cloneVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  writeDisk: { values: 4, kind: 'change', local: true, result: nothing },
   digestDisk: {
     values: 2,
     kind: 'read',

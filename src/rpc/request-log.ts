@@ -14,6 +14,8 @@ export interface RequestLogLimits {
   readonly running: number
   /** Requests on record, running ones included. */
   readonly recorded: number
+  /** Ids that are known after their answers were forgotten. */
+  readonly acknowledged: number
 }
 
 /** A change that runs, as it is told to a vCenter that may not have begun it. */
@@ -31,7 +33,12 @@ export interface RequestSpec {
   readonly run: (work: Work) => Promise<unknown>
 }
 
-const usualLimits: RequestLogLimits = { lifetimeMs: 30 * 60 * 1000, running: 256, recorded: 8192 }
+const usualLimits: RequestLogLimits = {
+  lifetimeMs: 30 * 60 * 1000,
+  running: 256,
+  recorded: 8192,
+  acknowledged: 65_536,
+}
 
 export class LoggedRequest {
   /** The answer, one line of JSON. Never rejects. */
@@ -81,6 +88,8 @@ interface Entry {
 
 export class RequestLog {
   readonly #entries = new Map<string, Entry>()
+  /** When each answer was forgotten, oldest first: a copy of the request may still be on its way. */
+  readonly #acknowledged = new Map<string, number>()
   readonly #limits: RequestLogLimits
   readonly #now: () => number
   #running = 0
@@ -92,7 +101,8 @@ export class RequestLog {
 
   /**
    * Starts it, or returns the one of the same id. VMSEAL_HOST_BUSY when nothing more can be remembered: forgetting an
-   * answer would let its request act twice. VMSEAL_RPC_MALFORMED when the id was used for another request.
+   * answer would let its request act twice. VMSEAL_RPC_MALFORMED when the id was used for another request, and for a copy
+   * that comes after its asker had the answer.
    */
   begin({ id, digest, method, kind, run }: RequestSpec): LoggedRequest {
     const known = this.#entries.get(id)
@@ -101,6 +111,7 @@ export class RequestLog {
         throw malformed(`request ${id} was another one before`)
       return known.request
     }
+    if (this.#acknowledged.has(id)) throw malformed(`request ${id} was answered, and the answer arrived`)
     if (this.#running >= this.#limits.running) throw busy(`${this.#running} requests run on it`)
     this.#running += 1
     return this.#record(
@@ -126,9 +137,18 @@ export class RequestLog {
       })
   }
 
-  /** The asker has these answers: they are forgotten. */
+  /** The asker has these answers: they are forgotten. Their ids are not, so that a copy that comes late does not act. */
   forget(ids: readonly string[]): void {
-    for (const id of ids) if (this.#entries.get(id)?.endedAt !== undefined) this.#entries.delete(id)
+    for (const id of ids) {
+      if (this.#entries.get(id)?.endedAt === undefined) continue
+      this.#entries.delete(id)
+      this.#acknowledged.set(id, this.#now())
+    }
+    const oldest = this.#now() - this.#limits.lifetimeMs
+    for (const [id, at] of this.#acknowledged) {
+      if (at > oldest && this.#acknowledged.size <= this.#limits.acknowledged) break
+      this.#acknowledged.delete(id)
+    }
   }
 
   running(): RunningRequest[] {

@@ -1,11 +1,13 @@
 /** The store on one SQLite file. */
-import type { HostRecord, MissingKeyRecord, StoragePolicyRecord, Store, VmIntentRecord } from './store.js'
+import type { HostRecord, MissingKeyRecord, Store, VmIntentRecord } from './store.js'
 import { JournalTables } from './sqlite-journal.js'
+import { alarmTable } from './sqlite-alarms.js'
 import { authorizationTable } from './sqlite-authorization.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { hostAuthorityTable, hostLinkTable } from './sqlite-host-links.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
 import { rekeyTable } from './sqlite-rekeys.js'
+import { storagePolicyTable } from './sqlite-storage-policies.js'
 import { SqliteVmTable, keyOf, keyParameters, type KeyColumns } from './sqlite-virtual-machines.js'
 import { vcenterMigrations } from './vcenter-schema.js'
 
@@ -28,6 +30,7 @@ export function openSqliteStore(file: string): Store {
     vmIntents: vmIntentTable(database),
     tasks: journal.tasks,
     events: journal.events,
+    alarms: alarmTable(database),
     authorization: authorizationTable(database),
     close: async () => database.close(),
   }
@@ -143,24 +146,6 @@ function vmIntentTable(database: SqliteDatabase): Store['vmIntents'] {
 
     end: async (vmId) => {
       database.run(`DELETE FROM vm_intent WHERE vm_id = @vmId`, { vmId })
-    },
-  }
-}
-
-function storagePolicyTable(database: SqliteDatabase): Store['storagePolicies'] {
-  return {
-    list: async () =>
-      database
-        .all<{ id: string; name: string; encryption: number; bundled: number }>(
-          `SELECT id, name, encryption, bundled FROM storage_policy ORDER BY bundled DESC, name`,
-        )
-        .map((row) => ({ ...row, encryption: row.encryption === 1, bundled: row.bundled === 1 })),
-
-    insert: async (record: StoragePolicyRecord) => {
-      database.run(
-        `INSERT INTO storage_policy (id, name, encryption, bundled) VALUES (@id, @name, @encryption, @bundled)`,
-        { ...record, encryption: Number(record.encryption), bundled: Number(record.bundled) },
-      )
     },
   }
 }

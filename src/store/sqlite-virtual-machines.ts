@@ -1,7 +1,8 @@
 /** VMs and their disks in SQLite. */
 import type { CryptoKeyId } from '../errors.js'
 import type { Parameters, SqliteDatabase } from './sqlite-database.js'
-import type { DiskRecord, VmRecord, VmTable } from './store.js'
+import { searchVms } from './sqlite-vm-search.js'
+import type { DiskRecord, KeyPart, VmQuery, VmRecord, VmSummaryRecord, VmTable } from './store.js'
 
 export class SqliteVmTable implements VmTable {
   readonly #database: SqliteDatabase
@@ -20,17 +21,28 @@ export class SqliteVmTable implements VmTable {
       else disks.set(row.vmId, [diskOf(row)])
     }
     const rows = this.#database.all<VmRow>(`SELECT ${vmColumns} FROM vm ORDER BY name`)
-    const former = this.#database.all<CryptoKeyId & { vmId: string }>(
+    const former = new Map<string, CryptoKeyId[]>()
+    for (const { vmId, ...key } of this.#database.all<CryptoKeyId & { vmId: string }>(
       `SELECT vm_id AS vmId, provider_id AS providerId, key_id AS keyId FROM former_key ORDER BY position`,
+    ))
+      former.set(vmId, [...(former.get(vmId) ?? []), key])
+    return rows.map((row) => vmOf(row, disks.get(row.id) ?? [], former.get(row.id) ?? []))
+  }
+
+  async listNames(): Promise<Pick<VmRecord, 'id' | 'name' | 'clusterId'>[]> {
+    return this.#database.all(`SELECT id, name, cluster_id AS clusterId FROM vm ORDER BY name`)
+  }
+
+  async search(query: VmQuery): Promise<VmSummaryRecord[]> {
+    return searchVms(this.#database, query)
+  }
+
+  async usedKeys(): Promise<CryptoKeyId[]> {
+    return this.#database.all<CryptoKeyId>(
+      `SELECT provider_id AS providerId, key_id AS keyId FROM vm WHERE key_id IS NOT NULL
+       UNION SELECT provider_id, key_id FROM disk WHERE key_id IS NOT NULL
+       UNION SELECT provider_id, key_id FROM former_key`,
     )
-    return rows.map((row) => {
-      const formerKeys = former.filter(({ vmId }) => vmId === row.id)
-      return vmOf(
-        row,
-        disks.get(row.id) ?? [],
-        formerKeys.map(({ vmId: _vm, ...key }) => key),
-      )
-    })
   }
 
   async findByName(name: string): Promise<VmRecord | undefined> {
@@ -68,6 +80,13 @@ export class SqliteVmTable implements VmTable {
         vmParameters(record),
       )
       if (updated === 0) return false
+      // Of a disk that leaves the VM, which may come back.
+      this.#database.run(
+        `INSERT OR REPLACE INTO retired_generation (vm_id, part, generation)
+           SELECT vm_id, id, generation FROM disk WHERE vm_id = @id AND generation IS NOT NULL
+             AND id NOT IN (SELECT value FROM json_each(@disks))`,
+        { id: record.id, disks: JSON.stringify(record.disks.map(({ diskId }) => diskId)) },
+      )
       this.#database.run(`DELETE FROM disk WHERE vm_id = @id`, { id: record.id })
       this.#database.run(`DELETE FROM former_key WHERE vm_id = @id`, { id: record.id })
       this.#insertParts(record)
@@ -106,6 +125,20 @@ export class SqliteVmTable implements VmTable {
        SELECT former_key.provider_id, former_key.key_id FROM former_key JOIN vm ON vm.id = former_key.vm_id
          WHERE vm.cluster_id = @clusterId`,
       { clusterId },
+    )
+  }
+
+  async partsOfKey({ providerId, keyId }: CryptoKeyId): Promise<KeyPart[]> {
+    return this.#database.all<KeyPart>(
+      `SELECT name AS virtualMachine, 'home' AS part FROM vm WHERE provider_id = @providerId AND key_id = @keyId
+       UNION
+       SELECT vm.name, disk.device FROM disk JOIN vm ON vm.id = disk.vm_id
+         WHERE disk.provider_id = @providerId AND disk.key_id = @keyId
+       UNION
+       SELECT vm.name, 'former' FROM former_key JOIN vm ON vm.id = former_key.vm_id
+         WHERE former_key.provider_id = @providerId AND former_key.key_id = @keyId
+       ORDER BY 1, 2`,
+      { providerId, keyId },
     )
   }
 

@@ -20,6 +20,7 @@ export interface Store {
   readonly vmIntents: VmIntentTable
   readonly tasks: TaskTable
   readonly events: EventTable
+  readonly alarms: AlarmTable
   readonly authorization: AuthorizationTable
   close(): Promise<void>
 }
@@ -29,6 +30,8 @@ export interface KmsServerAddress {
   readonly port: number
   /** Name in the server's certificate when it is not `host`. */
   readonly serverName?: string
+  /** HTTP proxy that it is reached through (CONNECT, without a password), which then resolves the name. */
+  readonly proxy?: { readonly host: string; readonly port: number }
 }
 
 export interface KeyProviderRecord {
@@ -117,7 +120,17 @@ export interface StoragePolicyRecord {
   readonly id: string
   readonly name: string
   readonly encryption: boolean
+  /** I/O filters of the host may see the data before it is encrypted, for instance to replicate it. */
+  readonly filtersBeforeEncryption: boolean
   readonly bundled: boolean
+  /** Goes up with every change; 1 at first. */
+  readonly version: number
+}
+
+/** The policy that a part of a VM was given, as it was then. */
+export interface AppliedPolicyVersion {
+  readonly policyId: string
+  readonly version: number
 }
 
 export interface DiskRecord {
@@ -146,7 +159,7 @@ export interface VmRecord {
   readonly homeKey: CryptoKeyId | null
   /** Generation of the DEK of VM home; null: VM home is plain. */
   readonly homeGeneration: number | null
-  /** Further KEKs that open parts of the VM: a shallow recrypt was interrupted. */
+  /** Further KEKs that open parts of the VM: a shallow recrypt was interrupted, or only snapshots keep files of theirs. */
   readonly formerKeys: readonly CryptoKeyId[]
   readonly cryptoState: 'unlocked' | 'locked'
   readonly powerState: 'poweredOn' | 'poweredOff'
@@ -232,7 +245,7 @@ export interface EventRecord {
   /** Event type, for instance `com.vmware.vc.crypto.Operation`. */
   readonly id: string
   readonly time: string
-  /** The user on whose behalf it happened. */
+  /** The user on whose behalf it happened; `system`: vCenter did it by itself. */
   readonly actor: string
   readonly details: Readonly<Record<string, unknown>>
 }
@@ -251,6 +264,42 @@ export interface EventVerification {
   readonly head: EventHead
   /** The event that is not what was written, or is missing. */
   readonly firstBreak?: { readonly sequence: number; readonly reason: 'altered' | 'gap' | 'cut' }
+}
+
+/** What an alarm is about; one of each kind is open for an object at most. */
+export type AlarmKind =
+  | 'vm.locked'
+  | 'vm.recrypt'
+  | 'vm.noSpace'
+  | 'host.needsEncryptionMode'
+  | 'host.hostKeyReplaced'
+  | 'host.refusesKeys'
+  | 'host.connection'
+  | 'keyProvider.unreachable'
+  | 'keyProvider.notTrusted'
+  | 'keyProvider.clientCertificate'
+  | 'keyProvider.serverCertificate'
+
+export type AlarmStatus = 'green' | 'yellow' | 'red'
+
+export interface AlarmEntity {
+  readonly type: 'vm' | 'host' | 'keyProvider' | 'kmsServer'
+  /** Of the VM or host, or the id of the provider; of a server `provider host:port`. */
+  readonly name: string
+}
+
+/** An alarm that is open. */
+export interface AlarmRecord {
+  readonly kind: AlarmKind
+  readonly entity: AlarmEntity
+  readonly status: 'yellow' | 'red'
+  readonly message: string
+  /** The event that opened it, and its position in the log. */
+  readonly event: string
+  readonly sequence: number
+  readonly openedAt: string
+  readonly acknowledgedBy: string | null
+  readonly acknowledgedAt: string | null
 }
 
 /** An object that permissions stand on. The root has the id ''; a datastore has its name. */
@@ -346,27 +395,89 @@ type HostAuthorityPem = 'authority' | 'request' | 'certificate'
 export interface StoragePolicyTable {
   list(): Promise<StoragePolicyRecord[]>
   insert(record: StoragePolicyRecord): Promise<void>
+  /** False, and nothing changes, for a bundled one, and if the policy is not at the version before `record.version`. */
+  update(record: StoragePolicyRecord): Promise<boolean>
+  /** False for a bundled one, and while a VM has it. */
+  remove(id: string): Promise<boolean>
+  /** By `home` and disk id; a part that is missing has its policy as it was at first. */
+  appliedVersions(vmId: string): Promise<ReadonlyMap<string, AppliedPolicyVersion>>
+  /** The parts (`home` or disk ids) were given these policies, as they are now. */
+  noteApplied(vmId: string, parts: ReadonlyMap<string, string>): Promise<void>
 }
 
 export interface VmTable {
+  /** All of every VM. Where names are enough, `listNames` takes a fraction of the time and memory. */
   list(): Promise<VmRecord[]>
+  /** By name. */
+  listNames(): Promise<Pick<VmRecord, 'id' | 'name' | 'clusterId'>[]>
+  /** By name. */
+  search(query: VmQuery): Promise<VmSummaryRecord[]>
   findByName(name: string): Promise<VmRecord | undefined>
   findById(id: string): Promise<VmRecord | undefined>
   listByHost(hostId: string): Promise<VmRecord[]>
   insert(record: VmRecord): Promise<void>
   /**
-   * Replaces the VM and its disks and raises the revision. False, and nothing changes, if the VM is not at
+   * Replaces the VM and its disks and raises the revision; generations of disks that are gone are kept. False, and nothing changes, if the VM is not at
    * `record.revision` any more.
    */
   update(record: VmRecord): Promise<boolean>
   /** The generations of its DEKs are kept. */
   remove(id: string): Promise<void>
-  /** Of a VM that was removed: the newest generation of each DEK, by `home` and disk id. */
+  /** Of a VM or disks that were removed: the newest generation of each DEK, by `home` and disk id. */
   retiredGenerations(id: string): Promise<ReadonlyMap<string, number>>
   /** Every key that a VM home or disk of the cluster is wrapped with, each once. */
   keysOfCluster(clusterId: string): Promise<CryptoKeyId[]>
+  /** Every key that opens a part of a VM, each once. */
+  usedKeys(): Promise<CryptoKeyId[]>
+  /** The parts of VMs that a key opens, by name and device. Indexed: the size of the inventory does not matter. */
+  partsOfKey(key: CryptoKeyId): Promise<KeyPart[]>
   /** The ids of all keys of a provider that a VM home or disk is wrapped with or that are host keys, each once. */
   keysOfProvider(providerId: string): Promise<string[]>
+}
+
+/** What VMs are looked for by; what is absent does not matter. */
+export interface VmQuery {
+  /** Part of the name, in any case. */
+  readonly name?: string
+  readonly clusterId?: string
+  readonly hostId?: string
+  readonly datastore?: string
+  /** Of VM home or of any disk. */
+  readonly policyId?: string
+  /** Any part is wrapped with this key, or with any of the provider. */
+  readonly key?: { readonly providerId: string; readonly keyId?: string }
+  /** VM home is. */
+  readonly encrypted?: boolean
+  readonly cryptoState?: VmRecord['cryptoState']
+  readonly powerState?: VmRecord['powerState']
+  /** VMs that follow this name. */
+  readonly after?: string
+  readonly limit?: number
+}
+
+/** A VM as a list shows it. */
+export interface VmSummaryRecord extends Pick<
+  VmRecord,
+  | 'id'
+  | 'name'
+  | 'clusterId'
+  | 'hostId'
+  | 'datastore'
+  | 'cryptoState'
+  | 'powerState'
+  | 'homePolicyId'
+  | 'homeKey'
+> {
+  readonly disks: number
+  readonly encryptedDisks: number
+}
+
+/** A part of a VM that a key opens. */
+export interface KeyPart {
+  /** Name of the VM. */
+  readonly virtualMachine: string
+  /** `home`, or the device node of a disk; `former`: a wrap that an interrupted recrypt left, somewhere in the VM. */
+  readonly part: string
 }
 
 export interface RekeyTable {
@@ -410,6 +521,18 @@ export interface EventTable {
    * noted elsewhere, also a log that was written anew as a whole.
    */
   verify(known?: EventHead): Promise<EventVerification>
+}
+
+export interface AlarmTable {
+  /** Oldest first. */
+  list(): Promise<AlarmRecord[]>
+  /** Opens it, or replaces the one of the same kind and object. */
+  open(record: AlarmRecord): Promise<void>
+  /** False if there is none. */
+  clear(kind: AlarmKind, entity: AlarmEntity): Promise<boolean>
+  /** The last event that was considered. */
+  getPosition(): Promise<number>
+  setPosition(sequence: number): Promise<void>
 }
 
 export interface AuthorizationTable {

@@ -163,4 +163,27 @@ export const vcenterMigrations: Migrations = [
   INSERT INTO event_chain
     SELECT 1, coalesce(max(sequence), 0), coalesce(max(sequence), 0), printf('%064d', 0) FROM event
   `,
+  `
+  ALTER TABLE storage_policy ADD COLUMN filters_before_encryption INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE storage_policy ADD COLUMN version INTEGER NOT NULL DEFAULT 1;
+  CREATE TABLE applied_policy (
+    vm_id TEXT NOT NULL REFERENCES vm (id) ON DELETE CASCADE, part TEXT NOT NULL, policy_id TEXT NOT NULL,
+    version INTEGER NOT NULL, PRIMARY KEY (vm_id, part)
+  ) STRICT
+  `,
+  `
+  CREATE TABLE alarm (
+    kind TEXT NOT NULL, entity_type TEXT NOT NULL, entity_name TEXT NOT NULL, status TEXT NOT NULL,
+    message TEXT NOT NULL, event TEXT NOT NULL, sequence INTEGER NOT NULL, opened_at TEXT NOT NULL,
+    acknowledged_by TEXT, acknowledged_at TEXT, PRIMARY KEY (kind, entity_type, entity_name)
+  ) STRICT;
+  -- Events that are older than alarms open none.
+  CREATE TABLE alarm_position (only INTEGER PRIMARY KEY CHECK (only = 1), sequence INTEGER NOT NULL) STRICT;
+  INSERT INTO alarm_position SELECT 1, sequence FROM event_chain
+  `,
+  `
+  CREATE INDEX former_key_key ON former_key (provider_id, key_id);
+  CREATE INDEX vm_policy ON vm (home_policy_id);
+  CREATE INDEX disk_policy ON disk (policy_id)
+  `,
 ]

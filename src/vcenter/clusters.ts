@@ -148,5 +148,6 @@ export class Cluster {
     await this.#services.networkHosts.forget(record.id)
     connections.delete(record.id)
     await store.hosts.remove(record.id)
+    await this.#services.events.append('vim.event.HostRemovedEvent', { host: name })
   }
 }

@@ -1,6 +1,7 @@
 /** Every operation on a VM with keys is on record before it begins and after it ends; so is one that was refused. */
 import { isVmsealError, type CryptoKeyId, type ErrorCode } from '../errors.js'
 import type { EventLog, VCenterEventDetails } from './events.js'
+import { withoutKeys } from './key-distribution.js'
 
 type Operation = VCenterEventDetails['com.vmware.vc.crypto.Operation']
 
@@ -29,7 +30,9 @@ export async function recordOperation<Result>(
     return result
   } catch (error) {
     if (typeof error === 'object' && error !== null) recorded.add(error)
-    await append('error', isVmsealError(error) ? error.code : 'VMSEAL_INTERNAL')
+    const code = isVmsealError(error) ? error.code : 'VMSEAL_INTERNAL'
+    await append('error', code)
+    await tellNoSpace(events, subject, code)
     throw error
   }
 }
@@ -43,12 +46,22 @@ export async function recordRefusal<Result>(
   try {
     return await act()
   } catch (error) {
-    if (isVmsealError(error) && !recorded.has(error) && error.code !== 'VMSEAL_CANCELLED')
+    if (isVmsealError(error) && !recorded.has(error) && error.code !== 'VMSEAL_CANCELLED') {
+      recorded.add(error)
+      const keys = withoutKeys([...subject.keys, ...(error.details.requiredKeys ?? [])], [])
       await events.append('com.vmware.vc.crypto.Operation', {
         ...subject,
+        keys,
         outcome: 'refused',
         error: error.code,
       })
+      await tellNoSpace(events, subject, error.code)
+    }
     throw error
   }
+}
+
+async function tellNoSpace(events: EventLog, { vm, host, keys }: Subject, code: ErrorCode): Promise<void> {
+  if (code === 'VMSEAL_NO_SPACE')
+    await events.append('com.vmware.vc.vm.crypto.NoDiskSpace', { vm, host, keys })
 }

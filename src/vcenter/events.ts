@@ -1,10 +1,38 @@
 /** What happened, on record: each event is durable before anyone is told. Details hold ids and names only. */
 import type { CryptoKeyId, ErrorCode } from '../errors.js'
-import type { EventHead, EventTable, EventVerification } from '../store/store.js'
+import type {
+  AlarmEntity,
+  AlarmKind,
+  AlarmStatus,
+  EventHead,
+  EventTable,
+  EventVerification,
+} from '../store/store.js'
 import { actingUser } from './authorization/access.js'
 import type { MissingKey } from './missing-keys.js'
 
 const pageSize = 100
+
+/** What is done to a VM with keys. */
+export type CryptoOperationName =
+  | 'create'
+  | 'reconfigure'
+  | 'recrypt'
+  | 'register'
+  | 'unlock'
+  | 'destroy'
+  | 'createSnapshot'
+  | 'revertToSnapshot'
+  | 'removeSnapshot'
+  | 'consolidateDisks'
+  | 'clone'
+  | 'migrate'
+  | 'relocate'
+  | 'export'
+  | 'powerOn'
+  | 'restore'
+  /** Reading a disk, and whatever else a locked VM refused. */
+  | 'access'
 
 /** Details by event id. Ids of vSphere where it has one, `vmseal.` where it has none. */
 export interface VCenterEventDetails {
@@ -25,12 +53,18 @@ export interface VCenterEventDetails {
     readonly message: string
   }
   'com.vmware.vc.kms.crypto.Unreachable': { readonly providerId: string; readonly message: string }
+  /** A provider that could not be reached answers again. */
+  'vmseal.kms.crypto.Reachable': { readonly providerId: string }
   /** An alarm: the server shows another certificate, or no TLS that is good enough. It is not used. */
   'vmseal.kms.crypto.ServerNotTrusted': {
     readonly providerId: string
     readonly server: string
     readonly message: string
   }
+  /** A server that was not trusted is used again. */
+  'vmseal.kms.crypto.ServerTrusted': { readonly providerId: string; readonly server: string }
+  /** A certificate that was about to expire was replaced: of the server, or without one of vCenter. */
+  'vmseal.kms.crypto.CertificateRenewed': { readonly providerId: string; readonly server?: string }
   'vmseal.kms.crypto.KeyDestroyed': CryptoKeyId
   'vmseal.host.crypto.KeyRemoved': CryptoKeyId & { readonly host: string }
   'com.vmware.vc.vecs.KMSClientCertExpirationEvent': Expiry
@@ -63,6 +97,24 @@ export interface VCenterEventDetails {
   'com.vmware.vc.vm.Crypto.VMLocked.KMSClusterError': LockedVm
   'com.vmware.vc.vm.Crypto.VMUnlocked': VmKeys
   'com.vmware.vc.vm.crypto.RekeyFail': VmKeys & { readonly error: ErrorCode }
+  /** A task needs room for a copy, and the datastore has none. Nothing was changed. */
+  'com.vmware.vc.vm.crypto.NoDiskSpace': VmKeys
+  /** A shallow recrypt was interrupted: parts of the VM have wraps of the old key and of the new one. */
+  'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys': VmKeys
+  /** Unregistered or destroyed. */
+  'vim.event.VmRemovedEvent': { readonly vm: string }
+  /** Taken out of its cluster. */
+  'vim.event.HostRemovedEvent': { readonly host: string }
+  'vim.event.AlarmStatusChangedEvent': {
+    readonly alarm: AlarmKind
+    readonly entity: AlarmEntity
+    readonly from: AlarmStatus
+    readonly to: AlarmStatus
+    /** The event that it followed from; absent: somebody cleared it. */
+    readonly event?: string
+    readonly message: string
+  }
+  'vim.event.AlarmAcknowledgedEvent': { readonly alarm: AlarmKind; readonly entity: AlarmEntity }
   /** A warning: a VM was registered whose files are from before a deep recrypt that this vCenter saw. */
   'vmseal.vm.crypto.RolledBack': VmGenerations
   /** A warning: this vCenter never saw the DEKs of a VM that was registered, so it cannot tell whether its files are old ones. */
@@ -76,7 +128,7 @@ export interface VCenterEventDetails {
     readonly operation?: string
   }
   'com.vmware.vc.crypto.Operation': {
-    readonly operation: 'create' | 'reconfigure' | 'recrypt' | 'register' | 'unlock' | 'destroy'
+    readonly operation: CryptoOperationName
     readonly vm: string
     readonly host: string
     /** `began` stands before the act, `success` and `error` after it; `refused` without one: nothing was done. */
@@ -127,7 +179,7 @@ export type VCenterEvent = {
     readonly id: Id
     /** ISO 8601, UTC. */
     readonly time: string
-    /** The user on whose behalf it happened. */
+    /** The user on whose behalf it happened; `system`: vCenter did it by itself. */
     readonly actor: string
     readonly details: VCenterEventDetails[Id]
   }
@@ -137,14 +189,21 @@ export class EventLog {
   readonly #table: EventTable
   readonly #clock: () => Date
   readonly #tell: (event: VCenterEvent) => void
+  readonly #consider: (event: VCenterEvent) => Promise<void>
   readonly #waiting = new Set<() => void>()
   #closed = false
 
-  /** @internal */
-  constructor(table: EventTable, clock: () => Date, tell: (event: VCenterEvent) => void) {
+  /** @internal `consider` draws its conclusions from an event before `append` resolves. */
+  constructor(
+    table: EventTable,
+    clock: () => Date,
+    tell: (event: VCenterEvent) => void,
+    consider: (event: VCenterEvent) => Promise<void> = async () => {},
+  ) {
     this.#table = table
     this.#clock = clock
     this.#tell = tell
+    this.#consider = consider
   }
 
   /** @internal Durable when it resolves, and bound to the event before it. */
@@ -157,6 +216,7 @@ export class EventLog {
     })
     this.#wake()
     this.#tell(record as VCenterEvent)
+    await this.#consider(record as VCenterEvent)
   }
 
   /** Oldest first. */

@@ -36,7 +36,7 @@ export class HostConnection {
     return this.#reachable
   }
 
-  /** It did not answer at some time since it was last brought up to date: what was sent to it then is missing. */
+  /** It did not answer at some time, or restarted, since it was last brought up to date: it lacks what was sent before. */
   get missedSomething(): boolean {
     return this.#missedSomething
   }
@@ -45,7 +45,7 @@ export class HostConnection {
     this.#missedSomething = true
   }
 
-  /** Call it before the host is brought up to date, so that what is lost meanwhile counts again. */
+  /** Call it when the host was identified to be brought up to date: what is lost from then on counts again. */
   catchUp(): void {
     this.#missedSomething = false
   }
@@ -62,6 +62,8 @@ export class HostConnection {
         'VMSEAL_INVALID_STATE',
         `${this.name} now answers as host ${identity.hostId}, it was ${this.hostId}. Add it as a new host`,
       )
+    // Who asks may not be who brings hosts up to date: that a restart emptied its key cache is not to be lost with it.
+    if (identity.bootId !== this.#identity.bootId) this.missSomething()
     this.#identity = identity
     return identity
   }

@@ -6,11 +6,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { VmsealError, isVmsealError } from '../errors.js'
 import { Backoff } from '../rpc/backoff.js'
 import type { HttpsHost } from '../rpc/https-host.js'
+import { runAsSystem } from './authorization/access.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { withoutKeys } from './key-distribution.js'
 import type { Services } from './services.js'
-import { keysOf } from './vm-record.js'
 
 const lookEveryMs = 5000
 const backoff = { firstBackoffMs: 250, longestBackoffMs: 15_000 }
@@ -38,7 +38,7 @@ export class HostLink {
   /** A host that has to be reached first. */
   begin(clusterId: string): void {
     this.#clusterId = clusterId
-    this.#watching = this.#watch(0)
+    this.#watching = runAsSystem(() => this.#watch(0))
   }
 
   /** A host that was brought up to date just now. */
@@ -46,7 +46,7 @@ export class HostLink {
     this.#connection = connection
     this.#clusterId = connection.clusterId
     this.#told = 'connected'
-    this.#watching = this.#watch(lookEveryMs)
+    this.#watching = runAsSystem(() => this.#watch(lookEveryMs))
   }
 
   /** Gives the host what it lacks. VMSEAL_HOST_UNREACHABLE if it is away. */
@@ -100,7 +100,6 @@ export class HostLink {
       this.#services.connections.set(this.#connection)
     }
     const connection = this.#connection
-    connection.catchUp()
     this.#mayHoldUnused = true
     try {
       const sync = await synchroniseHost(this.#services, connection)
@@ -121,7 +120,7 @@ export class HostLink {
     const connection = this.#connection
     if (!connection || !tasks.isIdle || (await this.#host.strangers()).length > 0) return
     const present = await connection.call((api) => api.listKeys())
-    const used = (await store.virtualMachines.list()).flatMap(keysOf)
+    const used = await store.virtualMachines.usedKeys()
     for (const key of withoutKeys(present, used)) {
       if (!tasks.isIdle) return
       await connection.call((api) => api.removeKey(key))

@@ -39,6 +39,7 @@ export function synchroniseHost(
 async function synchronise(services: Services, host: HostConnection, joins: boolean): Promise<HostSync> {
   const { store } = services
   const { name: hostName, bootId, datastores, cryptoState } = await host.identify()
+  host.catchUp()
   const before = (await store.hosts.list()).find((record) => record.id === host.hostId)
   await services.intents.settle(host)
   // The files first: after a crash of vCenter they may name other keys than the store.

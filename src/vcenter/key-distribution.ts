@@ -25,8 +25,8 @@ export interface KeyDistributionServices {
   readonly events: EventLog
   readonly sealing: KeySealing
   readonly encryption: Pick<HostEncryption, 'ensureSafe'>
-  /** A host did not get a key that it should have: somebody tries again. */
-  readonly onFailed?: (host: HostConnection) => void
+  /** A host lacks a key that it should have: somebody tries again. */
+  readonly onLacking?: (host: HostConnection) => void
 }
 
 export class KeyDistribution {
@@ -37,23 +37,28 @@ export class KeyDistribution {
   }
 
   /**
-   * Fetches one key and pushes it to every host, which is switched to safe for it. A host that fails does not stop the
-   * others; its error is in the result and in the event log. Rejects only if the key cannot be had.
+   * Fetches one key and pushes it to every host, which is switched to safe for it. A host that fails, or is silent while
+   * others answer, does not hold up the others; its error is in the result and in the event log, and it is tried again.
+   * Rejects only if the key cannot be had.
    */
   async push(
     key: CryptoKeyId,
     hosts: readonly HostConnection[],
     step: Reporter = ignore,
   ): Promise<KeyPush[]> {
-    const ready = await Promise.allSettled(hosts.map((host) => this.#makeReady(host)))
+    const ready = await withoutWaiting(hosts, (host) => this.#makeReady(host))
     const seals = await this.#fetchAndSeal(key, hosts, step)
+    const sent = await withoutWaiting(hosts, (host, index) => {
+      const state = ready[index]
+      const seal = seals[index]
+      return state?.status === 'fulfilled' && seal
+        ? this.#send(key, seal, host, step)
+        : this.#failed(key, host, state?.status === 'rejected' ? state.reason : undefined, step)
+    })
     return Promise.all(
       hosts.map(async (host, index) => {
-        const state = ready[index]
-        const seal = seals[index]
-        return state?.status === 'fulfilled' && seal
-          ? this.#send(key, seal, host, step)
-          : this.#failed(key, host, state?.status === 'rejected' ? state.reason : undefined, step)
+        const push = sent[index]
+        return push?.status === 'fulfilled' ? push.value : this.#failed(key, host, push?.reason, step)
       }),
     )
   }
@@ -72,6 +77,12 @@ export class KeyDistribution {
       if (isVmsealError(error)) return [{ key, error }]
       throw error
     }
+  }
+
+  /** A host lacks a key that the store names: it is brought up to date once more, whatever was done for it before. */
+  lacks(host: HostConnection): void {
+    host.missSomething()
+    this.#services.onLacking?.(host)
   }
 
   /** Makes sure that one host has all of `keys`. VMSEAL_ENCRYPTION_KEY_REQUIRED or the reason why not. */
@@ -181,6 +192,8 @@ export class KeyDistribution {
   /** The identity that seals are made to, and the mode in which it takes them. */
   async #makeReady(host: HostConnection): Promise<void> {
     await host.identify()
+    // It lacks more than what is pushed now.
+    if (host.missedSomething) this.#services.onLacking?.(host)
     await this.#services.encryption.ensureSafe(host)
   }
 
@@ -219,9 +232,47 @@ export class KeyDistribution {
       error: error.code,
     })
     step({ actor: 'vcenter', action: 'key push failed', ...key, host: host.name, error })
-    this.#services.onFailed?.(host)
+    this.#services.onLacking?.(host)
     return { key, host, error }
   }
+}
+
+/** How long hosts are waited for when another one has answered, in milliseconds. */
+const patienceMs = 2000
+
+/**
+ * What `work` comes to for each host: those that are silent for long after the first success count as unreachable. Their
+ * work goes on, and nobody waits for it.
+ */
+async function withoutWaiting<Result>(
+  hosts: readonly HostConnection[],
+  work: (host: HostConnection, index: number) => Promise<Result>,
+): Promise<PromiseSettledResult<Result>[]> {
+  const outcomes: PromiseSettledResult<Result>[] = hosts.map(({ name }) => ({
+    status: 'rejected',
+    reason: new VmsealError('VMSEAL_HOST_UNREACHABLE', `host ${name} does not answer, others do`, {
+      details: { subject: name },
+    }),
+  }))
+  let timer: NodeJS.Timeout | undefined
+  let over = false
+  const patience = new Promise<void>((resolve) => {
+    const all = hosts.map(async (host, index) => {
+      try {
+        const value = await work(host, index)
+        timer ??= setTimeout(resolve, patienceMs)
+        if (!over) outcomes[index] = { status: 'fulfilled', value }
+      } catch (reason) {
+        // After the end it is on record as unreachable.
+        if (!over) outcomes[index] = { status: 'rejected', reason }
+      }
+    })
+    void Promise.all(all).then(() => resolve())
+  })
+  await patience
+  over = true
+  clearTimeout(timer)
+  return outcomes
 }
 
 /** Throws the error of the first host that does not have the key. */

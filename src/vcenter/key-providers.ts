@@ -2,6 +2,7 @@
 import { VmsealError, isVmsealError } from '../errors.js'
 import { native } from '../native/load.js'
 import type { KeyProviderRecord, KmsServerAddress, Store } from '../store/store.js'
+import { runAsSystem } from './authorization/access.js'
 import type { EventLog } from './events.js'
 import type { HostConnections } from './host-connections.js'
 import type { KeyProvider } from './key-provider.js'
@@ -12,6 +13,7 @@ import { diagnose, diagnoseUnregistered, type ServerDiagnosis } from './key-prov
 import { warnOfExpiry } from './key-provider/expiry-warnings.js'
 import { ProviderKeys } from './key-provider/provider-keys.js'
 import { OpenProviders } from './key-provider/open-providers.js'
+import { tellRecovery } from './key-provider/recovery.js'
 import { ServerTrust } from './key-provider/server-trust.js'
 import { requireCredentials, requireServers } from './key-provider/spec.js'
 import type { KeyProviderCredentials, KeyProviderSpec } from './key-provider/spec.js'
@@ -101,7 +103,7 @@ export class KeyProviders {
       requireDefault: () => this.requireDefault(),
     })
     const check = (): void => {
-      this.#checking = this.#checking.then(() => this.#checkAll())
+      this.#checking = this.#checking.then(() => runAsSystem(() => this.#checkAll()))
     }
     this.#timers = [setTimeout(check, firstCheckMs).unref(), setInterval(check, checkIntervalMs).unref()]
   }
@@ -251,6 +253,7 @@ export class KeyProviders {
     )
     const client = record.certificate === '' ? undefined : describeForPeople(record.certificate, now)
     await warnOfExpiry(this.#store.keyProviderTrust, this.#events, { providerId: id, client, servers })
+    await tellRecovery(this.#store.alarms, this.#events, { providerId: id, client, servers })
     return {
       id,
       status: overallStatus(servers, client),

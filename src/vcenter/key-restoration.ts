@@ -3,6 +3,7 @@
  * when a key provider is there again or was changed.
  */
 import { isVmsealError } from '../errors.js'
+import { runAsSystem } from './authorization/access.js'
 import type { HostConnection } from './host-connections.js'
 import type { HostSync } from './host-sync.js'
 import { Turns } from './key-provider/turns.js'
@@ -40,7 +41,7 @@ export class KeyRestoration {
   /** Brings a host up to date when whoever did it before has ended, and sees to what it still lacks afterwards. */
   async inTurn(host: HostConnection, work: () => Promise<HostSync>): Promise<HostSync> {
     const sync = await this.#turns.take(host.hostId, work)
-    if (sync.failed.length === 0 && sync.locked.length === 0) this.#forget(host)
+    if (isUpToDate(host, sync)) this.#forget(host)
     else this.expect(host)
     return sync
   }
@@ -74,15 +75,16 @@ export class KeyRestoration {
   }
 
   #begin(host: HostConnection, attempts: number): void {
-    const attempt = this.#attempt(host, attempts).finally(() => this.#attempts.delete(attempt))
+    const attempt = runAsSystem(() => this.#attempt(host, attempts)).finally(() =>
+      this.#attempts.delete(attempt),
+    )
     this.#attempts.add(attempt)
   }
 
   async #attempt(host: HostConnection, attempts: number): Promise<void> {
     // The entry stays while the attempt runs, so that nobody begins another one.
     try {
-      const { failed, locked } = await this.#synchronise(host)
-      if (failed.length === 0 && locked.length === 0) return
+      if (isUpToDate(host, await this.#synchronise(host))) return
     } catch (error) {
       if (!isVmsealError(error)) throw error
       // A host that is gone is brought up to date when it is connected again.
@@ -96,4 +98,9 @@ export class KeyRestoration {
     clearTimeout(this.#waiting.get(hostId)?.timer)
     this.#waiting.delete(hostId)
   }
+}
+
+/** It may have begun to lack something while it was seen to. */
+function isUpToDate(host: HostConnection, { failed, locked }: HostSync): boolean {
+  return failed.length === 0 && locked.length === 0 && !host.missedSomething
 }

@@ -45,6 +45,8 @@ export class TaskKeys {
   readonly #services: TaskKeysServices
   /** Which boots of hosts each key was pushed to, or should have been. */
   readonly #reached = new Map<CryptoKeyId, ReadonlySet<string>>()
+  /** Those that did not get one. */
+  readonly #lacking = new Set<HostConnection>()
 
   constructor(services: TaskKeysServices) {
     this.#services = services
@@ -83,34 +85,49 @@ export class TaskKeys {
     if (keys.size + plan.fresh.length === 0) return keys
     await host.identify()
     await this.#services.hostEncryption.ensureSafe(host)
+    // What cannot be had is found before a key is made.
+    await this.#push(plan.existing.values(), vm.clusterId, host, context)
+    const fresh: CryptoKeyId[] = []
     for (const group of plan.fresh) {
       if (plan.providerId === undefined) throw new VmsealError('VMSEAL_NO_DEFAULT_KEY_PROVIDER')
       const key = await makeKey(this.#services, plan.providerId, { name: vm.name, identifier: vm.id })
       context.step({ actor: 'kms', action: 'key created', ...key })
       for (const part of group) keys.set(part, key)
+      fresh.push(key)
     }
-    const others = this.#services.connections
-      .ofCluster(vm.clusterId)
-      .filter(({ hostId }) => hostId !== host.hostId)
-    for (const key of withoutKeys([...keys.values()], [])) {
-      const pushes = await this.#services.distribution.push(key, [host, ...others], context.step)
-      this.#reached.set(key, new Set(pushes.map((push) => bootOf(push.host))))
-      requirePushed(pushes.filter((push) => push.host === host))
-    }
+    await this.#push(fresh, vm.clusterId, host, context)
     return keys
   }
 
   /**
    * Call it once the store names the keys. Hosts that joined or restarted between `provide` and then were brought
-   * up to date without them.
+   * up to date without them. So may those have been that did not get a key: nobody waits for them, they are tried again.
    */
   async reachLateHosts(clusterId: string, context: TaskContext): Promise<void> {
+    for (const host of this.#lacking) this.#services.distribution.lacks(host)
     for (const [key, reached] of this.#reached) {
       const late = this.#services.connections
         .ofCluster(clusterId)
         .filter((host) => !reached.has(bootOf(host)))
       if (late.length > 0)
         await this.#services.distribution.push(key, late, context.step).catch(tolerateKnown)
+    }
+  }
+
+  async #push(
+    keys: Iterable<CryptoKeyId>,
+    clusterId: string,
+    host: HostConnection,
+    { step }: TaskContext,
+  ): Promise<void> {
+    const others = this.#services.connections
+      .ofCluster(clusterId)
+      .filter(({ hostId }) => hostId !== host.hostId)
+    for (const key of withoutKeys([...keys], [])) {
+      const pushes = await this.#services.distribution.push(key, [host, ...others], step)
+      this.#reached.set(key, new Set(pushes.map((push) => bootOf(push.host))))
+      for (const push of pushes) if (push.error) this.#lacking.add(push.host)
+      requirePushed(pushes.filter((push) => push.host === host))
     }
   }
 

@@ -86,6 +86,8 @@ export class Task<Result = unknown> extends EventEmitter<TaskEvents> {
   /** Runs as soon as `turn` resolves. */
   constructor(spec: TaskSpec<Result>, turn: Promise<unknown>) {
     super()
+    // Any number of people may watch.
+    this.setMaxListeners(0)
     this.#spec = spec
     this.name = spec.name
     this.entity = spec.entity

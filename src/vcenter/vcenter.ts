@@ -6,9 +6,11 @@ import { VmsealError } from '../errors.js'
 import { DirectoryLock } from '../store/directory-lock.js'
 import { openSqliteStore } from '../store/sqlite-store.js'
 import type { Store } from '../store/store.js'
-import { Access } from './authorization/access.js'
+import { Alarms } from './alarms.js'
+import { Access, system } from './authorization/access.js'
 import { Authorization } from './authorization/authorization.js'
 import { Guard } from './authorization/guard.js'
+import { rootEntity } from './authorization/inventory-objects.js'
 import { vcenterRules } from './authorization/operations.js'
 import { Clusters } from './clusters.js'
 import { EventLog, type VCenterEvent } from './events.js'
@@ -48,6 +50,7 @@ export interface VCenterEvents {
 /** What a user sees of a vCenter: each operation first asks whether he may. */
 export interface VCenterSession extends Pick<
   VCenter,
+  | 'alarms'
   | 'authorization'
   | 'clusters'
   | 'events'
@@ -73,6 +76,8 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   readonly tasks: Tasks
   /** The event log. */
   readonly events: EventLog
+  /** What needs attention now. */
+  readonly alarms: Alarms
   readonly authorization: Authorization
   readonly #access: Access
   readonly #store: Store
@@ -100,6 +105,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     try {
       const vcenter = new VCenter(directory, openSqliteStore(path.join(directory, 'vcenter.db')), lock)
       await vcenter.tasks.failInterrupted()
+      await vcenter.alarms.catchUp()
       await vcenter.#networkHosts.start()
       return vcenter
     } catch (error) {
@@ -110,9 +116,13 @@ export class VCenter extends EventEmitter<VCenterEvents> {
 
   private constructor(directory: string, store: Store, lock: DirectoryLock) {
     super()
-    const events = new EventLog(store.events, clock, (event) =>
-      tellListeners(() => this.emit('event', event)),
+    const events = new EventLog(
+      store.events,
+      clock,
+      (event) => tellListeners(() => this.emit('event', event)),
+      (event) => this.alarms.consider(event),
     )
+    this.alarms = new Alarms(store.alarms, events, clock)
     this.#store = store
     this.#lock = lock
     this.events = events
@@ -132,8 +142,13 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       directory: path.join(directory, 'credentials'),
       onReturn: () => restoration.hurry(),
     })
-    this.storagePolicies = new StoragePolicies(store.storagePolicies, this.#access)
-    this.tasks = new Tasks(store.tasks, clock, (task) => tellListeners(() => this.emit('task', task)))
+    this.storagePolicies = new StoragePolicies(store, this.#access)
+    this.tasks = new Tasks(
+      store.tasks,
+      clock,
+      (task) => tellListeners(() => this.emit('task', task)),
+      () => this.#access.require('Global.CancelTask', rootEntity, 'Tasks.cancel'),
+    )
     const sealing = new KeySealing(this.keyProviders, clock)
     const hostEncryption = new HostEncryption({
       store,
@@ -161,7 +176,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
         events,
         sealing,
         encryption: hostEncryption,
-        onFailed: expect,
+        onLacking: expect,
       }),
       hostEncryption,
       restoration,
@@ -211,9 +226,12 @@ export class VCenter extends EventEmitter<VCenterEvents> {
    * the user is: there are no passwords here.
    */
   as(user: string): VCenterSession {
+    if (user === system)
+      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${system} is vCenter itself: nobody acts as it`)
     const guard = new Guard(this.#store, this.#access, requireName('user name', user))
     return {
       user,
+      alarms: guard.guard(this.alarms),
       authorization: guard.guard(this.authorization),
       clusters: guard.guard(this.clusters),
       events: guard.guard(this.events),
@@ -239,6 +257,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       await this.#restoration.close()
       this.events.close()
       await this.keyProviders.close()
+      await this.alarms.settle()
     } finally {
       await this.#networkHosts.close()
       await this.#store.close()

@@ -1,12 +1,14 @@
 /** The VMs of a vCenter. */
-import { VmsealError } from '../errors.js'
+import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { VmRecord } from '../store/store.js'
 import { Cluster, type Clusters } from './clusters.js'
+import { recordRefusal } from './crypto-operation.js'
 import { notFound } from './names.js'
 import type { Services } from './services.js'
 import type { TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import { VirtualMachine } from './virtual-machine.js'
+import { searchVirtualMachines, type VirtualMachineQuery, type VirtualMachineSummary } from './vm-search.js'
 import { VmCreation, type DiskPlan } from './vm-creation.js'
 
 interface PlacementSpec {
@@ -77,15 +79,26 @@ export class VirtualMachines {
   register(spec: RegisterVirtualMachineSpec): Promise<VirtualMachine> {
     return this.#start('VirtualMachines.register', spec.vmx, undefined, async (context) => {
       const { datastore, vmx, host } = spec
-      const clusterId = await this.#clusterId(spec.cluster)
-      return new VmCreation(this.#services).register({ clusterId, datastore, vmx, host }, context)
+      const subject = { operation: 'register', vm: vmx, host: host ?? '', keys: [] } as const
+      return recordRefusal(this.#services.events, subject, async () => {
+        const clusterId = await this.#clusterId(spec.cluster)
+        return new VmCreation(this.#services).register({ clusterId, datastore, vmx, host }, context)
+      })
     })
   }
 
   /** By name. */
   async list(): Promise<VirtualMachine[]> {
-    const records = await this.#services.store.virtualMachines.list()
+    const records = await this.#services.store.virtualMachines.listNames()
     return records.map((record) => new VirtualMachine(record, this.#services))
+  }
+
+  /**
+   * VMs as vCenter remembers them, by name; no host is asked. Page by page with `limit` and the last name as `after`. VMSEAL_NOT_FOUND
+   * for a cluster or host that there is not, VMSEAL_POLICY_UNKNOWN.
+   */
+  async search(query: VirtualMachineQuery = {}): Promise<VirtualMachineSummary[]> {
+    return searchVirtualMachines(this.#services, query)
   }
 
   async get(name: string): Promise<VirtualMachine> {
@@ -102,9 +115,17 @@ export class VirtualMachines {
   ): Promise<VirtualMachine> {
     const { name, datastore, policy, host, perDiskKeys, homeKeyId } = spec
     return this.#start(task, name, spec.signal, async (context) => {
-      const clusterId = await this.#clusterId(spec.cluster)
-      const plan = { name, clusterId, datastore, disks, policy, settings, host, perDiskKeys, homeKeyId }
-      return new VmCreation(this.#services).create(plan, context)
+      const subject = {
+        operation: 'create',
+        vm: name,
+        host: host ?? '',
+        keys: keysNamed(homeKeyId, disks),
+      } as const
+      return recordRefusal(this.#services.events, subject, async () => {
+        const clusterId = await this.#clusterId(spec.cluster)
+        const plan = { name, clusterId, datastore, disks, policy, settings, host, perDiskKeys, homeKeyId }
+        return new VmCreation(this.#services).create(plan, context)
+      })
     })
   }
 
@@ -122,4 +143,10 @@ export class VirtualMachines {
   async #clusterId(cluster: Cluster | string): Promise<string> {
     return cluster instanceof Cluster ? cluster.id : (await this.#clusters.get(cluster)).id
   }
+}
+
+/** The existing keys that a VM is to be made with; a bare id is of the default provider, which is not said here. */
+function keysNamed(homeKeyId: KeyName | undefined, disks: readonly DiskPlan[]): CryptoKeyId[] {
+  const names = [homeKeyId, ...disks.map(({ keyId }) => keyId)].filter((name) => name !== undefined)
+  return names.map((name) => (typeof name === 'string' ? { keyId: name, providerId: '' } : name))
 }

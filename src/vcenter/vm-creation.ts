@@ -14,6 +14,7 @@ import { plainPolicyName, type StoragePolicy } from './storage-policies.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyName, type KeyPlan } from './task-keys.js'
 import { warnOfGenerations } from './vm-generations.js'
+import { refuseKey } from './vm-part-rules.js'
 import { keysOf, referenceOf } from './vm-record.js'
 
 /** A VM to be made: `disks` are empty ones (`capacityBytes`) or copies of images (`source`). */
@@ -136,6 +137,7 @@ export class VmCreation {
       home: home.encryption,
       disks: new Map(disks.map(({ policy }, index) => [`number ${index}`, policy.encryption])),
     })
+    refuseBadPolicies(plan, home, disks)
     if (home.encryption)
       await this.#services.access.require('Cryptographer.EncryptNew', { type: 'cluster', id: plan.clusterId })
     const host = connections.place(plan.clusterId, plan.datastore, { name: plan.host })
@@ -178,6 +180,18 @@ export class VmCreation {
   }
 }
 
+/** A key without a policy that encrypts, and a virtual TPM in a plain home. */
+function refuseBadPolicies(plan: VmPlan, home: StoragePolicy, disks: Prepared['disks']): void {
+  if (plan.homeKeyId !== undefined && !home.encryption) throw refuseKey('VM home', home.name)
+  for (const [index, { spec, policy }] of disks.entries())
+    if (spec.keyId !== undefined && !policy.encryption) throw refuseKey(`disk number ${index}`, policy.name)
+  const vtpm = Object.entries(plan.settings ?? {}).some(
+    ([key, value]) => key.toLowerCase() === 'vtpm.present' && /^true$/i.test(value),
+  )
+  if (vtpm && !home.encryption)
+    throw new VmsealError('VMSEAL_VTPM_PRESENT', `a virtual TPM needs an encryption policy for VM home`)
+}
+
 /** What the host is asked for. Also used for a disk that is added later. */
 export function newDisk(diskId: string, spec: DiskPlan, key: CryptoKeyId | undefined): NewDisk {
   return {
@@ -214,7 +228,7 @@ export function requireSectors(capacityBytes: number, sectorSize: number = 512):
 }
 
 /** A folder of this name on the datastore would only be found by the host, after a key was made. */
-async function refuseTaken(host: HostConnection, datastore: string, name: string): Promise<void> {
+export async function refuseTaken(host: HostConnection, datastore: string, name: string): Promise<void> {
   try {
     await host.call((api) => api.readVirtualMachine({ datastore, vmx: `${name}/${name}.vmx` }))
   } catch (error) {

@@ -1,7 +1,7 @@
 /** What vCenter knows of VMs, kept in step with their files: the files are the truth, the store is a memory of them. */
 import { isDeepStrictEqual } from 'node:util'
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
-import type { VmConfig, VmReference } from '../rpc/host-api.js'
+import type { DiskConversion, VmConfig, VmReference } from '../rpc/host-api.js'
 import type { StoragePolicyRecord, Store, VmRecord } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
@@ -29,6 +29,8 @@ export interface VirtualMachineDisk {
   readonly policy: string
   /** Absent: the disk is plain. */
   readonly key?: CryptoKeyId
+  /** Its data is in two forms, so the VM stays off: `resumeConversion` ends that. Known while the host is connected. */
+  readonly conversion?: DiskConversion
 }
 
 export interface VirtualMachineInfo extends VmReference {
@@ -42,7 +44,10 @@ export interface VirtualMachineInfo extends VmReference {
   /** Absent: VM home is plain. */
   readonly homeKey?: CryptoKeyId
   readonly disks: readonly VirtualMachineDisk[]
-  /** Further keys that open parts of the VM: a shallow recrypt was interrupted. Recrypt again to end it. */
+  /**
+   * Further keys that open parts of the VM: a shallow recrypt was interrupted, which recrypting again ends, or only snapshots keep
+   * files of theirs.
+   */
   readonly formerKeys?: readonly CryptoKeyId[]
   readonly cryptoState: 'unlocked' | 'locked'
   /** Keys of the VM that its host lacks. Known while the host is connected. */
@@ -117,6 +122,17 @@ export class VmInventory {
     host: HostConnection,
     change?: CommittedChange,
   ): Promise<VmRecord> {
+    const absorbed = await this.#absorb(record, config, host, change)
+    if (change?.policies) await this.#noteApplied(absorbed.id, change.policies)
+    return absorbed
+  }
+
+  async #absorb(
+    record: VmRecord,
+    config: VmConfig,
+    host: HostConnection,
+    change: CommittedChange | undefined,
+  ): Promise<VmRecord> {
     const bundled = await this.#bundledPolicies()
     let known = record
     for (;;) {
@@ -124,7 +140,9 @@ export class VmInventory {
       if (isDeepStrictEqual(next, known)) return known
       if (await this.#store.virtualMachines.update(next)) {
         if (next.cryptoState === 'unlocked' && known.cryptoState === 'locked')
-          await this.#tellUnlocked(next, host)
+          await this.#tell('com.vmware.vc.vm.Crypto.VMUnlocked', next, host)
+        if (next.formerKeys.length > 0 && known.formerKeys.length === 0)
+          await this.#tell('com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys', next, host)
         return { ...next, revision: next.revision + 1 }
       }
       // Somebody was faster: what was merely seen is out of date now, what was done still has to be written.
@@ -142,6 +160,7 @@ export class VmInventory {
   ): Promise<VmRecord> {
     const record = recordOf(config, clusterId, host.hostId, await this.#bundledPolicies(), policies)
     await this.#store.virtualMachines.insert(record)
+    await this.#noteApplied(record.id, policies)
     return record
   }
 
@@ -197,6 +216,7 @@ export class VmInventory {
         ...disk,
         policy: policyName(policies, policyId),
         ...(key ? { key } : {}),
+        ...conversionsOf(config).get(disk.diskId),
       })),
       cryptoState: record.cryptoState,
       missingKeys: config?.missingKeys ?? [],
@@ -206,6 +226,12 @@ export class VmInventory {
     }
   }
 
+  /** A crash before it leaves them out of date, until they are applied again. */
+  async #noteApplied(vmId: string, { home, disks }: AppliedPolicies): Promise<void> {
+    const parts = new Map([...(home === undefined ? [] : [['home', home] as const]), ...disks])
+    if (parts.size > 0) await this.#store.storagePolicies.noteApplied(vmId, parts)
+  }
+
   /** Its connection may not show it: a host of this process has none that breaks. */
   async #askWhetherRestarted(host: HostConnection): Promise<void> {
     const { bootId } = await host.identify()
@@ -213,12 +239,12 @@ export class VmInventory {
     if (known && known.bootId !== bootId) this.#onRestarted(host)
   }
 
-  async #tellUnlocked(record: VmRecord, host: HostConnection): Promise<void> {
-    await this.#events.append('com.vmware.vc.vm.Crypto.VMUnlocked', {
-      vm: record.name,
-      host: host.name,
-      keys: keysOf(record),
-    })
+  async #tell(
+    id: 'com.vmware.vc.vm.Crypto.VMUnlocked' | 'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys',
+    record: VmRecord,
+    host: HostConnection,
+  ): Promise<void> {
+    await this.#events.append(id, { vm: record.name, host: host.name, keys: keysOf(record) })
   }
 
   async #bundledPolicies(): Promise<BundledPolicies> {
@@ -226,6 +252,12 @@ export class VmInventory {
     const idOf = (name: string): string => policies.find((policy) => policy.name === name)?.id ?? ''
     return (key) => idOf(key ? encryptionPolicyName : plainPolicyName)
   }
+}
+
+/** Of the disks that are in conversion, by id. */
+function conversionsOf(config: VmConfig | undefined): Map<string, { readonly conversion: DiskConversion }> {
+  const disks = config?.disks ?? []
+  return new Map(disks.flatMap(({ diskId, conversion }) => (conversion ? [[diskId, { conversion }]] : [])))
 }
 
 function policyName(policies: readonly StoragePolicyRecord[], id: string): string {

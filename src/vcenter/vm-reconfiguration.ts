@@ -4,16 +4,19 @@ import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
 import type { ReconfigureSpec, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
+import { planDiskAttachment, type AttachDiskSpec } from './disk-attachment.js'
 import type { HostConnection } from './host-connections.js'
-import { withoutKeys } from './key-distribution.js'
+import { tolerateKnown, withoutKeys } from './key-distribution.js'
 import { changesNothing, planCryptoChange, refuseMismatch, type CryptoPlan } from './policy-plan.js'
 import type { Services } from './services.js'
 import type { StoragePolicy } from './storage-policies.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
 import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
+import { refuseIdleKeys, refuseKey, refuseShared, requireDisk } from './vm-part-rules.js'
+import { VmConversion, checkConversion, conversionOf, type ConversionOptions } from './vm-conversion.js'
 import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
-import { refuseSnapshots } from './vm-snapshots.js'
+import { refuseChain, refuseSnapshots } from './vm-snapshots.js'
 
 /** Policy names. Parts that are absent keep theirs. */
 export interface PolicyWish {
@@ -22,13 +25,15 @@ export interface PolicyWish {
   readonly disks?: string | Readonly<Record<string, string>>
 }
 
-export interface ApplyPolicyOptions {
+export interface ApplyPolicyOptions extends ConversionOptions {
   /** The host that does the work; default: the one the VM is registered on. */
   readonly host?: string
   /** A new key for VM home and each disk instead of one for all. */
   readonly perDiskKeys?: boolean
   /** Existing keys to use instead of new ones; disks by device node or disk id. */
   readonly keyIds?: { readonly home?: KeyName; readonly disks?: Readonly<Record<string, KeyName>> }
+  /** Where new keys are made and bare key ids are looked for; default: the default provider of the cluster. */
+  readonly keyProvider?: string
   /** Data unit of disks that become encrypted, default 512. */
   readonly sectorSize?: 512 | 4096
   readonly signal?: AbortSignal
@@ -50,8 +55,11 @@ export class VmReconfiguration {
     options: ApplyPolicyOptions,
     context: TaskContext,
   ): Promise<VmRecord> {
-    const { record, config, host } = await this.#open(vm, options.host)
-    const { home, disks } = await this.#resolve(wish, config)
+    checkConversion(options)
+    const { host, ...seen } = await this.#open(vm, options.host)
+    const { home, disks } = await this.#resolve(wish, seen.config)
+    const conversion = new VmConversion(this.#services)
+    const { record, config } = await conversion.endAll(seen, host, context)
     const plan = planCryptoChange(
       {
         home: config.homeKey !== undefined,
@@ -60,6 +68,8 @@ export class VmReconfiguration {
       { home: home?.encryption, disks: new Map([...disks].map(([id, policy]) => [id, policy.encryption])) },
     )
     const policies = { home: home?.id, disks: new Map([...disks].map(([id, policy]) => [id, policy.id])) }
+    const choice = keyChoice(options, config)
+    refuseIdleKeys(choice, plan, config, { home, disks })
     if (changesNothing(plan)) {
       context.step({ actor: 'vcenter', action: 'nothing to change' })
       return this.#services.inventory.absorb(record, config, host, { policies })
@@ -67,16 +77,28 @@ export class VmReconfiguration {
     await this.#requirePrivileges(plan, record)
     await this.#services.inventory.requireNotRunning(record)
     refuseSnapshots(config)
-    for (const id of disksThat('encrypt', plan))
-      requireSectors(findDisk(config.disks, id).capacityBytes, options.sectorSize)
+    refuseChain(config, 'deep')
+    for (const id of disksThat('encrypt', plan)) {
+      const { device, capacityBytes, shared } = findDisk(config.disks, id)
+      if (shared) throw refuseShared(device, record.name)
+      requireSectors(capacityBytes, options.sectorSize)
+    }
 
     const parts = [...(plan.home === 'encrypt' ? [homePart] : []), ...disksThat('encrypt', plan)]
-    const keyPlan = await this.#keys.plan(parts, keyChoice(options, config), record.clusterId)
+    const named = await conversion.keysOf(parts, choice.named ?? new Map(), config, host, context)
+    const keyPlan = await this.#keys.plan(parts, { ...choice, named }, record.clusterId)
     await this.#ensurePresentKeys(config, plan, host, context)
     refuseCancelled(context.signal)
     const keys = await this.#keys.provide(keyPlan, record, host, context)
-    const changed = await this.#reconfigure(record, reconfigureSpec(plan, keys, options), host, keys, context)
-    return this.#finish(record, changed, host, policies, context)
+    try {
+      const spec = reconfigureSpec(plan, keys, options)
+      const changed = await this.#reconfigure(record, spec, host, keys, context)
+      return await this.#finish(record, changed, host, policies, context)
+    } catch (error) {
+      conversion.noteFailed(record, keys.values())
+      if (options.conversion === 'inPlace') await conversion.remember(record, host)
+      throw error
+    }
   }
 
   /** Adds an empty disk or a copy of an image. Without a policy it gets that of VM home. */
@@ -90,6 +112,7 @@ export class VmReconfiguration {
     const policy = await this.#policyOf(spec.policy, record)
     const diskId = randomUUID()
     const encrypt = policy.encryption
+    if (!encrypt && spec.keyId !== undefined) throw refuseKey('the new disk', policy.name)
     refuseMismatch({ home: config.homeKey !== undefined, disks: new Map([['to be added', encrypt]]) })
     if (encrypt)
       await this.#services.access.require('Cryptographer.EncryptNew', { type: 'vm', id: record.id })
@@ -103,6 +126,27 @@ export class VmReconfiguration {
     const changed = await this.#reconfigure(record, { addDisks }, host, keys, context)
     const policies = { disks: new Map([[diskId, policy.id]]) }
     return this.#finish(record, changed, host, policies, context)
+  }
+
+  /** Takes a disk in that lies on the VM's datastore. No key is made. */
+  async attachDisk(
+    vm: VmRecord,
+    spec: AttachDiskSpec & { readonly host?: string | undefined },
+    context: TaskContext,
+  ): Promise<VmRecord> {
+    const { record, config, host } = await this.#open(vm, spec.host)
+    const { disk, policy, key } = await planDiskAttachment(this.#services, spec, record, config, host)
+    await this.#services.inventory.requireNotRunning(record)
+    const known = await this.#services.store.virtualMachines.retiredGenerations(record.id)
+    const generation = known.get(disk.diskId)
+    await this.#ensureKeys([config.homeKey, key], config, host, context)
+    refuseCancelled(context.signal)
+    const changed = await this.#reconfigure(record, { attachDisks: [disk] }, host, new Map(), context, {
+      keys: key ? [key] : [],
+      ...(generation !== undefined && { knownGenerations: { [disk.diskId]: generation } }),
+    })
+    if (key) await this.#reachOthers(key, record, host, context)
+    return this.#finish(record, changed, host, { disks: new Map([[disk.diskId, policy.id]]) }, context)
   }
 
   async detachDisk(
@@ -160,7 +204,7 @@ export class VmReconfiguration {
       for (const disk of config.disks) disks.set(disk.diskId, policy)
     } else
       for (const [selector, name] of Object.entries(wish.disks ?? {}))
-        disks.set(findDisk(config.disks, selector).diskId, await storagePolicies.get(name))
+        disks.set(requireDisk(config.disks, selector).diskId, await storagePolicies.get(name))
     return { home, disks }
   }
 
@@ -180,7 +224,28 @@ export class VmReconfiguration {
     context: TaskContext,
   ): Promise<void> {
     const decrypted = disksThat('decrypt', plan).map((id) => findDisk(config.disks, id).key)
-    const needed = [config.homeKey, ...decrypted].filter((key) => key !== undefined)
+    await this.#ensureKeys([config.homeKey, ...decrypted], config, host, context)
+  }
+
+  /** Every host of the cluster can run the VM; one that cannot be reached now gets the key when it is back. */
+  async #reachOthers(
+    key: CryptoKeyId,
+    { clusterId }: VmRecord,
+    host: HostConnection,
+    { step }: TaskContext,
+  ): Promise<void> {
+    const { connections, distribution } = this.#services
+    const others = connections.ofCluster(clusterId).filter(({ hostId }) => hostId !== host.hostId)
+    if (others.length > 0) await distribution.push(key, others, step).catch(tolerateKnown)
+  }
+
+  async #ensureKeys(
+    keys: readonly (CryptoKeyId | undefined)[],
+    config: VmConfig,
+    host: HostConnection,
+    context: TaskContext,
+  ): Promise<void> {
+    const needed = keys.filter((key) => key !== undefined)
     try {
       await this.#services.distribution.ensure(needed, host, context.step)
     } catch (cause) {
@@ -200,17 +265,23 @@ export class VmReconfiguration {
     host: HostConnection,
     keys: ReadonlyMap<string, CryptoKeyId>,
     { signal, onProgress, step }: TaskContext,
+    attached: {
+      readonly keys: readonly CryptoKeyId[]
+      readonly knownGenerations?: Readonly<Record<string, number>>
+    } = { keys: [] },
   ): Promise<VmConfig> {
     refuseCancelled(signal)
     const subject = {
       vm: record.name,
       host: host.name,
-      keys: withoutKeys([...keysOf(record), ...keys.values()], []),
+      keys: withoutKeys([...keysOf(record), ...keys.values(), ...attached.keys], []),
     }
+    const reference = referenceOf(record)
+    const knownGenerations = { ...reference.knownGenerations, ...attached.knownGenerations }
     return recordOperation(this.#services.events, { operation: 'reconfigure', ...subject }, async () => {
       step({ actor: 'host', action: 'work started', host: host.name, work: describeWork(spec, record) })
       const config = await host.call((api) =>
-        api.reconfigureVirtualMachine(referenceOf(record), spec, { signal, onProgress }),
+        api.reconfigureVirtualMachine({ ...reference, knownGenerations }, spec, { signal, onProgress }),
       )
       step({ actor: 'host', action: 'work committed', host: host.name })
       return config
@@ -222,8 +293,8 @@ function keyChoice(options: ApplyPolicyOptions, config: VmConfig): KeyChoice {
   const named = new Map<string, KeyName>()
   if (options.keyIds?.home !== undefined) named.set(homePart, options.keyIds.home)
   for (const [selector, name] of Object.entries(options.keyIds?.disks ?? {}))
-    named.set(findDisk(config.disks, selector).diskId, name)
-  return { perDiskKeys: options.perDiskKeys, named }
+    named.set(requireDisk(config.disks, selector).diskId, name)
+  return { perDiskKeys: options.perDiskKeys, named, providerId: options.keyProvider }
 }
 
 function reconfigureSpec(
@@ -242,7 +313,11 @@ function reconfigureSpec(
     crypto: cryptoOf(diskId, change),
     ...(change === 'encrypt' && options.sectorSize ? { sectorSize: options.sectorSize } : {}),
   }))
-  return { ...(plan.home ? { home: cryptoOf(homePart, plan.home) } : {}), disks }
+  return {
+    ...conversionOf(options),
+    ...(plan.home ? { home: cryptoOf(homePart, plan.home) } : {}),
+    disks,
+  }
 }
 
 function disksThat(change: 'encrypt' | 'decrypt', plan: CryptoPlan): string[] {
@@ -255,6 +330,7 @@ function describeWork(spec: ReconfigureSpec, record: VmRecord): string {
     ({ diskId, crypto }) => `${crypto.type} ${findDisk(record.disks, diskId).device}`,
   )
   const added = (spec.addDisks ?? []).map((disk) => (disk.key ? 'add encrypted disk' : 'add disk'))
+  const attached = (spec.attachDisks ?? []).map(({ file }) => `attach ${file}`)
   const removed = (spec.removeDisks ?? []).map((id) => `detach ${findDisk(record.disks, id).device}`)
-  return [...home, ...disks, ...added, ...removed].join(', ')
+  return [...home, ...disks, ...added, ...attached, ...removed].join(', ')
 }

@@ -106,6 +106,7 @@ function diskRecord(disk: DiskConfig, policyId: string): DiskRecord {
 function dekColumns(config: VmConfig): Pick<VmRecord, 'homeKey' | 'homeGeneration' | 'formerKeys'> {
   const former = [
     ...(config.homeFormerKeys ?? []),
+    ...(config.keptKeys ?? []),
     ...config.disks.flatMap(({ formerKeys = [] }) => formerKeys),
   ]
   return {

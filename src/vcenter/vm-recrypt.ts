@@ -10,10 +10,11 @@ import type { Services } from './services.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { TaskKeys, homePart, type KeyName } from './task-keys.js'
 import { requireSectors } from './vm-creation.js'
+import { VmConversion, checkConversion, conversionOf, type ConversionOptions } from './vm-conversion.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
-import { refuseSnapshots } from './vm-snapshots.js'
+import { refuseChain, refuseSnapshots } from './vm-snapshots.js'
 
-export interface RecryptOptions {
+export interface RecryptOptions extends ConversionOptions {
   /**
    * `shallow`: another KEK; no data is touched and the VM may be on. `deep`: another KEK and other DEKs; the data is written anew,
    * with the VM off.
@@ -61,20 +62,25 @@ export class VmRecrypt {
       name: options.host,
       preferred: vm.hostId,
     })
-    const { record, config } = await inventory.read(vm, host)
-    const parts = partsOf(config, options)
+    const seen = await inventory.read(vm, host)
+    const conversion = new VmConversion(this.#services)
+    const { record, config } = await conversion.endAll(seen, host, context)
+    const begun = options.key === undefined ? keyOfEnded(seen.config, config, options) : undefined
+    const parts = partsOf(config, options).filter((part) => begun === undefined || !isUnderKey(part, begun))
+    if (parts.length === 0) return record
     if (options.depth === 'deep') {
       await inventory.requireNotRunning(record)
       refuseSnapshots(config)
     }
 
-    const named = new Map(options.key === undefined ? [] : parts.map(({ id }) => [id, options.key!]))
+    refuseChain(config, options.depth)
+    const ids = parts.map(({ id }) => id)
+    const key = options.key ?? begun
+    const chosen = new Map(key === undefined ? [] : ids.map((id) => [id, key]))
+    const named =
+      options.depth === 'deep' ? await conversion.keysOf(ids, chosen, config, host, context) : chosen
     const choice = { named, providerId: options.keyProvider }
-    const keyPlan = await this.#keys.plan(
-      parts.map(({ id }) => id),
-      choice,
-      record.clusterId,
-    )
+    const keyPlan = await this.#keys.plan(ids, choice, record.clusterId)
     if (options.depth === 'shallow' && parts.every(isUnder(keyPlan.existing))) {
       context.step({ actor: 'vcenter', action: 'nothing to change' })
       return record
@@ -93,6 +99,7 @@ export class VmRecrypt {
       )
       return written
     } catch (error) {
+      if (options.depth === 'deep') conversion.noteFailed(record, keys.values())
       // What was done stays done: the store must name the keys that the files name.
       await inventory.read(record, host).catch(tolerateKnown)
       throw error
@@ -168,11 +175,23 @@ export class VmRecrypt {
   }
 }
 
-function checkOptions({ depth, sectorSize, disks }: RecryptOptions): void {
+function checkOptions(options: RecryptOptions): void {
+  const { depth, sectorSize, disks, conversion, discardSource } = options
+  checkConversion(options)
   if (depth !== 'shallow' && depth !== 'deep')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'depth is shallow or deep')
   if (sectorSize !== undefined && depth === 'shallow')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'a shallow recrypt leaves the data: no sectorSize')
+  if (depth === 'shallow' && (conversion ?? discardSource) !== undefined)
+    throw new VmsealError(
+      'VMSEAL_INVALID_ARGUMENT',
+      'a shallow recrypt leaves the data: nothing is converted',
+    )
+  if (sectorSize !== undefined && conversion === 'inPlace')
+    throw new VmsealError(
+      'VMSEAL_INVALID_ARGUMENT',
+      'a recrypt in place keeps the sector size; to change it, convert to a copy',
+    )
   if (sectorSize !== undefined) requireSectors(0, sectorSize)
   if (disks !== undefined && typeof disks !== 'boolean' && !Array.isArray(disks))
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'disks is true, false, or a list of disks')
@@ -202,14 +221,31 @@ function partsOf(config: VmConfig, { home = true, disks = true }: RecryptOptions
 
 /** Whether a part is wrapped by the wanted key alone. */
 function isUnder(wanted: ReadonlyMap<string, CryptoKeyId>) {
-  return ({ id, keys }: Part): boolean => keys.length === 1 && sameKey(keys[0], wanted.get(id))
+  return (part: Part): boolean => isUnderKey(part, wanted.get(part.id))
+}
+
+function isUnderKey({ keys }: Part, key: CryptoKeyId | undefined): boolean {
+  return keys.length === 1 && sameKey(keys[0], key)
+}
+
+/** The new key of a deep recrypt in place that was ended just now: the rest of the VM gets the same. */
+function keyOfEnded(
+  before: VmConfig,
+  after: VmConfig,
+  { depth, keyProvider }: RecryptOptions,
+): CryptoKeyId | undefined {
+  if (depth !== 'deep') return undefined
+  const ended = before.disks.find(({ conversion }) => conversion?.mode === 'recrypt')
+  const key = after.disks.find(({ diskId }) => diskId === ended?.diskId)?.key
+  return keyProvider === undefined || keyProvider === key?.providerId ? key : undefined
 }
 
 function specOf(
   parts: readonly Part[],
   keys: ReadonlyMap<string, CryptoKeyId>,
-  { depth, sectorSize }: RecryptOptions,
+  options: RecryptOptions,
 ): ReconfigureSpec {
+  const { depth, sectorSize } = options
   const cryptoOf = (part: string): CryptoSpec => {
     const newKey = keys.get(part)
     if (!newKey) throw new VmsealError('VMSEAL_INTERNAL', `no key was provided for ${part}`)
@@ -218,5 +254,9 @@ function specOf(
   const disks = parts
     .filter(({ id }) => id !== homePart)
     .map(({ id }) => ({ diskId: id, crypto: cryptoOf(id), ...(sectorSize ? { sectorSize } : {}) }))
-  return { ...(disks.length < parts.length ? { home: cryptoOf(homePart) } : {}), disks }
+  return {
+    ...conversionOf(options),
+    ...(disks.length < parts.length ? { home: cryptoOf(homePart) } : {}),
+    disks,
+  }
 }

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import test from 'ava'
+import { openKmsControl } from '../../../src/cli/kms/control.js'
 import { VCenter } from '../../../src/vcenter/vcenter.js'
 import { outcomeOf, sha256, start, startSite } from './fixture.js'
 
@@ -74,6 +75,48 @@ test('D2: a raw image is encrypted, recrypted and decrypted where it lies', asyn
   t.is((await run('disk', 'decrypt', disk, '--in-place', ...keys)).status, 0)
   t.is(sha256(path('db01.raw')), plain)
   t.is((await run('disk', 'info', disk)).answer.state, 'plain')
+})
+
+test('decryption and recrypt take their source away too, and without being asked no copy does', async (t) => {
+  const { run, keys, path } = await startSite(t)
+  writeFileSync(path('a.raw'), randomBytes(mebibyte))
+  const plain = sha256(path('a.raw'))
+  const steps = [
+    ['encrypt', 'a.raw', 'b.vmdk', 'unlink', 'unlinked'],
+    ['recrypt', 'b.vmdk', 'c.vmdk', 'unlink', 'unlinked'],
+    ['decrypt', 'c.vmdk', 'd.vmdk', 'overwrite', 'overwritten'],
+  ] as const
+  for (const [verb, from, to, how, became] of steps) {
+    const outcome = await run('disk', verb, path(from), '--to', path(to), '--discard-source', how, ...keys)
+    t.is(outcome.status, 0, outcome.stderr)
+    t.is(outcome.answer.source, became)
+    t.false(existsSync(path(from)))
+  }
+  t.is(sha256(path('d-flat.vmdk')), plain)
+  const kept = await run('disk', 'encrypt', path('d.vmdk'), '--to', path('e.vmdk'), ...keys)
+  t.is(kept.answer.source, 'kept')
+  t.true(existsSync(path('d.vmdk')))
+  const wrong = [
+    ['--in-place', '--discard-source', 'unlink'],
+    ['--to', path('f.vmdk'), '--discard-source', 'burn'],
+  ]
+  for (const options of wrong)
+    t.is((await run('disk', 'encrypt', path('d.vmdk'), ...options, ...keys)).status, 2)
+})
+
+test('--kms names a KMS that serves on this machine, by its directory', async (t) => {
+  const { run, keys, path, kms } = await startSite(t)
+  const control = await openKmsControl(path('kms'), kms)
+  t.teardown(() => control.close())
+  writeFileSync(path('a.raw'), randomBytes(mebibyte))
+  const plain = sha256(path('a.raw'))
+  const here = ['--kms', path('kms'), ...keys.slice(2)]
+  const encrypted = await run('disk', 'encrypt', path('a.raw'), '--in-place', ...here)
+  t.is(encrypted.status, 0, encrypted.stderr)
+  t.is((await run('disk', 'recrypt', path('a.vmdk'), '--shallow', ...here)).status, 0)
+  t.is((await run('disk', 'verify', path('a.vmdk'), ...here)).answer.sha256, plain)
+  t.is((await run('disk', 'decrypt', path('a.vmdk'), '--to', path('b.vmdk'), ...here)).status, 0)
+  t.is(sha256(path('b-flat.vmdk')), plain)
 })
 
 test('keys come through the registration of a vCenter that does not run, and by file options', async (t) => {

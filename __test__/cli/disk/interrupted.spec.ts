@@ -9,12 +9,17 @@ import { outcomeOf, sha256, start, startSite, type Site } from './fixture.js'
 const mebibyte = 1024 * 1024
 
 /** Runs a command and stops it once its conversion has begun. */
-async function stopped(site: Site, isBegun: () => boolean, ...argv: readonly string[]) {
+async function stopped(
+  site: Site,
+  isBegun: () => boolean,
+  argv: readonly string[],
+  signal: NodeJS.Signals = 'SIGINT',
+) {
   const child = start(['--json', ...argv, ...site.keys])
   const ended = once(child, 'exit')
   const outcome = outcomeOf(child)
   while (!isBegun() && child.exitCode === null) await setTimeout(1)
-  child.kill('SIGINT')
+  child.kill(signal)
   await ended
   return outcome
 }
@@ -29,7 +34,7 @@ test.serial(
     const disk = path('db01.vmdk')
     const record = `${disk}.vmseal-job`
     const isBegun = () => existsSync(record) && readFileSync(disk, 'utf8').includes('sealing')
-    const outcome = await stopped(site, isBegun, 'disk', 'encrypt', path('db01.raw'), '--in-place')
+    const outcome = await stopped(site, isBegun, ['disk', 'encrypt', path('db01.raw'), '--in-place'])
     t.is(outcome.code, 'VMSEAL_CANCELLED', outcome.stdout)
     t.regex(outcome.stderr, /vmseal disk resume .*db01\.vmdk/)
 
@@ -55,15 +60,60 @@ test.serial(
   },
 )
 
-test.serial('Ctrl-C takes a copy back whole', async (t) => {
-  const site = await startSite(t)
-  const { path } = site
-  writeFileSync(path('db01.raw'), randomBytes(256 * mebibyte))
-  const isBegun = () => existsSync(path('copy-flat.vmdk'))
-  const outcome = await stopped(site, isBegun, 'disk', 'encrypt', path('db01.raw'), '--to', path('copy.vmdk'))
-  t.is(outcome.code, 'VMSEAL_CANCELLED', outcome.stdout)
-  t.deepEqual(
-    readdirSync(site.folder).filter((name) => name.startsWith('copy')),
-    [],
-  )
-})
+/** The record of a copy says that some of it is durable. */
+function hasAdvanced(record: string): boolean {
+  return existsSync(record) && !/"frontier":0\b/.test(readFileSync(record, 'utf8'))
+}
+
+test.serial(
+  'B8: a copy that is killed goes on where it stood, and then its source is overwritten and removed',
+  async (t) => {
+    const site = await startSite(t)
+    const { path, run, keys } = site
+    writeFileSync(path('db01.raw'), randomBytes(256 * mebibyte))
+    const plain = sha256(path('db01.raw'))
+    const copy = path('copy.vmdk')
+    const isBegun = () => hasAdvanced(`${copy}.vmseal-copy`)
+    const encrypt = ['disk', 'encrypt', path('db01.raw'), '--to', copy]
+    const killed = await stopped(site, isBegun, encrypt, 'SIGKILL')
+    t.is(killed.status, null)
+    t.false(existsSync(copy), 'nothing takes it for a disk')
+    const info = await run('disk', 'info', copy)
+    t.like(info.answer, { state: 'unfinished copy', copy: { source: path('db01.raw'), totalBytes: 256 * mebibyte } }) // prettier-ignore
+    const again = await run(...encrypt, ...keys)
+    t.is(again.code, 'VMSEAL_ALREADY_EXISTS')
+    t.regex(again.stderr, /vmseal disk resume .*vmseal disk abandon/)
+
+    const resumed = await run('disk', 'resume', copy, '--discard-source', 'overwrite', ...keys)
+    t.is(resumed.status, 0, resumed.stderr)
+    t.like(resumed.answer, { mode: 'copy', state: 'encrypted', source: 'overwritten' })
+    t.true((resumed.answer.resumedAt as number) > 0)
+    t.is((await run('disk', 'verify', copy, ...keys)).answer.sha256, plain)
+    t.deepEqual(
+      readdirSync(site.folder).filter((name) => /^(copy|db01)/.test(name)),
+      ['copy-flat.vmdk', 'copy.vmdk', 'copy.vmdk.vmseal'],
+    )
+  },
+)
+
+test.serial(
+  'Ctrl-C of a copy says how to go on and how to give up, which leaves the source alone',
+  async (t) => {
+    const site = await startSite(t)
+    const { path, run } = site
+    writeFileSync(path('db01.raw'), randomBytes(256 * mebibyte))
+    const plain = sha256(path('db01.raw'))
+    const copy = path('copy.vmdk')
+    const isBegun = () => existsSync(`${copy}.vmseal-copy`)
+    const outcome = await stopped(site, isBegun, ['disk', 'encrypt', path('db01.raw'), '--to', copy])
+    t.is(outcome.code, 'VMSEAL_CANCELLED', outcome.stdout)
+    t.regex(outcome.stderr, /vmseal disk resume .*vmseal disk abandon/)
+    t.is((await run('disk', 'abandon', copy)).status, 0)
+    t.is((await run('disk', 'abandon', copy)).code, 'VMSEAL_NOT_FOUND')
+    t.deepEqual(
+      readdirSync(site.folder).filter((name) => /^(copy|db01)/.test(name)),
+      ['db01.raw'],
+    )
+    t.is(sha256(path('db01.raw')), plain)
+  },
+)

@@ -78,6 +78,22 @@ mod measured {
         Some(rate_on(cpus, threads, width))
     }
 
+    /// Bytes per second of traffic without a cipher through these places now, in place or as the better of two copies.
+    pub fn traffic_rate(
+        in_place: bool,
+        mut places: Vec<(&mut [u8], &mut [u8])>,
+        cpus: &[usize],
+    ) -> Option<f64> {
+        let kinds = if in_place { &[Traffic::InPlace][..] } else { &[Traffic::Copy, Traffic::StreamedCopy] };
+        let rates = kinds.iter().map(|&kind| {
+            let again = places.iter_mut().map(|(source, destination)| (&mut **source, &mut **destination));
+            sum_over(again.collect(), cpus, |(source, destination)| {
+                traffic::bytes_per_second(kind, source, destination)
+            })
+        });
+        rates.reduce(f64::max)
+    }
+
     fn rate_on(cpus: &[usize], threads: usize, width: Width) -> f64 {
         sum_over(vec![(); threads], cpus, |()| unit_rate::bytes_per_second(width))
     }
@@ -102,9 +118,13 @@ mod measured {
     pub fn unit_rate(_: Option<vmseal_xts::Kernel>, _cpus: &[usize], _threads: usize) -> Option<f64> {
         None
     }
+
+    pub fn traffic_rate(_: bool, _: Vec<(&mut [u8], &mut [u8])>, _cpus: &[usize]) -> Option<f64> {
+        None
+    }
 }
 
-pub use measured::{clock, memory, unit_rate, units};
+pub use measured::{clock, memory, traffic_rate, unit_rate, units};
 
 /// The part of the AES rate that XTS can have: a sector takes one more block, its tweak.
 pub fn xts_part(sector_size: usize) -> f64 {

@@ -83,6 +83,11 @@ pub struct SectorResult {
     pub gbps: Spread,
     /// Share of the AES-unit limit of the same round, the tweak's own block counted.
     pub share: Option<Spread>,
+    /// That limit itself, in GB/s, of as many threads: less than the machine's best where others took CPU time.
+    pub limit: Option<Spread>,
+    /// Of vmseal's own choice of kernel, where the call is larger than the caches: memory traffic without a cipher through
+    /// the same buffers in the same round, in GB/s.
+    pub memory: Option<Spread>,
     /// How many times as fast vmseal's own choice of kernel was in the same round.
     pub ours: Option<Spread>,
 }

@@ -7,7 +7,7 @@ use vmseal_secret::SecretKey;
 use vmseal_xts::{Kernel, SECTOR_SIZES};
 
 use crate::Outcome;
-use crate::limits::{unit_rate, xts_part};
+use crate::limits::{traffic_rate, unit_rate, xts_part};
 use crate::progress::{progress, progress_end};
 use crate::report::{Request, SectorResult};
 use crate::sector_cipher::{Maker, Operation, SectorCipher};
@@ -28,6 +28,7 @@ struct Case {
 struct Sample {
     rate: f64,
     limit: Option<f64>,
+    memory: Option<f64>,
 }
 
 /// Measures all of it.
@@ -66,7 +67,16 @@ pub fn measure(request: &Request, makers: &[Maker]) -> Outcome<Vec<SectorResult>
                 let span = Duration::from_millis(request.span_ms);
                 let rate = rate_of(case, &mut row[index], &mut buffers, cpus, span);
                 let limit = before.zip(limit()).map(|(before, after)| before.max(after));
-                case.samples[index].push(Sample { rate, limit });
+                let memory = (case.call_bytes > SHARED_OUT && makers[index].kernel == Some(Kernel::detect()))
+                    .then(|| {
+                        traffic_rate(
+                            case.operation.in_place(),
+                            buffers.places(case.call_bytes, case.threads),
+                            cpus,
+                        )
+                    })
+                    .flatten();
+                case.samples[index].push(Sample { rate, limit, memory });
             }
         }
     }
@@ -146,6 +156,8 @@ fn results(case: &Case, makers: &[Maker]) -> Vec<SectorResult> {
     let part = xts_part(case.sector_size);
     let one = |(maker, samples): (&Maker, &Vec<Sample>)| {
         let shares = samples.iter().filter_map(|one| Some(one.rate / (one.limit? * part)));
+        let limits = samples.iter().filter_map(|one| Some(one.limit? * part / 1e9));
+        let memory = samples.iter().filter_map(|one| Some(one.memory? / 1e9));
         let ratios = own.filter(|_| maker.kernel != Some(chosen)).and_then(|own| {
             Spread::of(case.samples[own].iter().zip(samples).map(|(own, one)| own.rate / one.rate))
         });
@@ -158,6 +170,8 @@ fn results(case: &Case, makers: &[Maker]) -> Vec<SectorResult> {
             in_place: case.operation.in_place(),
             gbps: Spread::of(samples.iter().map(|one| one.rate / 1e9))?,
             share: Spread::of(shares),
+            limit: Spread::of(limits),
+            memory: Spread::of(memory),
             ours: ratios,
         })
     };

@@ -10,12 +10,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bell;
 pub mod client;
 mod deadline;
 mod error;
 pub mod pki;
 mod plain;
 mod probe;
+mod proxy;
 pub mod server;
 mod stack;
 mod tls;
@@ -24,3 +26,4 @@ pub mod ttlv;
 pub use error::{Error, TlsReason};
 pub use plain::PlainMessage;
 pub use probe::fetch_server_certificate;
+pub use proxy::Proxy;

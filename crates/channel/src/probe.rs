@@ -1,6 +1,5 @@
 //! Fetching a server's certificate before anybody trusts it: the "trust this KMS" step.
 
-use std::net::TcpStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,21 +9,27 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
 
-use crate::client::connect;
+use crate::client::reach;
 use crate::deadline::Deadline;
+use crate::proxy::Proxy;
 use crate::tls::{self, TlsStream};
 use crate::{Error, pki};
 
 /// The certificate chain that the server at `host`:`port` shows, PEM, its own certificate first. Nothing is sent to it but
-/// a TLS handshake, and nothing about it is trusted: a person or a pin has to.
+/// a TLS handshake, and nothing about it is trusted: a person or a pin has to. With a `proxy` it is reached through that.
 ///
 /// Errors: [`Error::Connection`], [`Error::Tls`] when it is no TLS server, [`Error::Timeout`].
-pub fn fetch_server_certificate(host: &str, port: u16, timeout: Duration) -> Result<String, Error> {
+pub fn fetch_server_certificate(
+    host: &str,
+    port: u16,
+    proxy: Option<&Proxy>,
+    timeout: Duration,
+) -> Result<String, Error> {
     let peer = format!("{host}:{port}");
     let deadline = Deadline::after(timeout, "fetching the server's certificate");
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| Error::InvalidArgument(format!("{host:?} is neither a host name nor an IP address")))?;
-    let socket: TcpStream = connect(host, port, &peer, deadline)?;
+    let socket = reach(host, port, proxy, &peer, deadline)?;
     let provider = tls::provider();
     let seen = Arc::new(Witness { provider: provider.clone(), chain: Mutex::default() });
     let config = rustls::ClientConfig::builder_with_provider(provider)

@@ -191,13 +191,13 @@ fn a_server_shows_its_certificate_to_whoever_asks() {
     let (server, _) = installation.start();
     let port = server.local_addr().port();
     let timeout = std::time::Duration::from_secs(5);
-    let shown = vmseal_channel::fetch_server_certificate("127.0.0.1", port, timeout).unwrap();
+    let shown = vmseal_channel::fetch_server_certificate("127.0.0.1", port, None, timeout).unwrap();
     let (shown, own) = (describe(&shown).unwrap(), describe(&installation.server).unwrap());
     assert_eq!(shown, own);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let short = std::time::Duration::from_millis(200);
-    let error = vmseal_channel::fetch_server_certificate("127.0.0.1", port, short).unwrap_err();
+    let error = vmseal_channel::fetch_server_certificate("127.0.0.1", port, None, short).unwrap_err();
     assert_eq!(error.code(), "VMSEAL_KMIP_TIMEOUT");
 }
 

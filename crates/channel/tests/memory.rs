@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use fixture::*;
 use vmseal_channel::client::{ClientConfig, Connection, TlsVersions};
-use vmseal_channel::server::{Handler, Reply, Request, Server};
+use vmseal_channel::server::{Handler, Reply, Request, Responder, Server};
 use vmseal_secret::{SecretKey, WipingAllocator};
 
 #[global_allocator]
@@ -26,13 +26,13 @@ struct Maker {
 }
 
 impl Handler for Maker {
-    fn handle(&self, request: Request) -> Option<Reply> {
+    fn handle(&self, request: Request, responder: Responder) {
         let key = SecretKey::generate(64).unwrap();
         self.masked.lock().unwrap().push(masked(&key));
         let message = message(RESPONSE, &[query(), raw_key(&[]), raw_key(&[])]);
         let mut keys: Vec<_> = request.keys.into_iter().map(Arc::new).collect();
         keys.insert(0, Arc::new(key));
-        Some(Reply { message, keys })
+        responder.send(&Reply { message, keys });
     }
 }
 

@@ -11,7 +11,7 @@ use fixture::*;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use vmseal_channel::client::Connection;
-use vmseal_channel::server::{Handler, Reply, Request, Server};
+use vmseal_channel::server::{Handler, Reply, Request, Responder, Server};
 
 type Raw = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
@@ -223,11 +223,11 @@ fn an_idle_connection_is_closed() {
 fn a_client_that_does_not_read_its_answer_is_closed() {
     struct Verbose;
     impl Handler for Verbose {
-        fn handle(&self, _: Request) -> Option<Reply> {
-            Some(Reply {
+        fn handle(&self, _: Request, responder: Responder) {
+            responder.send(&Reply {
                 message: message(RESPONSE, &[item(0x54_0001, BYTES, &vec![7; 1_000_000])]),
                 keys: vec![],
-            })
+            });
         }
     }
     let installation = Installation::new();
@@ -267,14 +267,14 @@ fn connections_over_the_limit_are_closed_and_the_others_stay() {
 fn a_bad_answer_of_the_handler_closes_only_that_connection() {
     struct Clumsy;
     impl Handler for Clumsy {
-        fn handle(&self, request: Request) -> Option<Reply> {
-            let reply = |message: Vec<u8>| Some(Reply { message, keys: vec![] });
+        fn handle(&self, request: Request, responder: Responder) {
+            let reply = |message: Vec<u8>| responder.send(&Reply { message, keys: vec![] });
             match request.message.len() % 5 {
                 // Keys missing, no response at all, key bytes in the message.
                 0 => reply(message(RESPONSE, &[raw_key(&[])])),
                 1 => reply(b"what?".to_vec()),
                 2 => reply(message(RESPONSE, &[raw_key(&[1; 32])])),
-                3 => None,
+                3 => {}
                 _ => panic!("expected by this test"),
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fixture::*;
 use vmseal_channel::pki;
-use vmseal_channel::server::{Handler, Reply, Request, Server};
+use vmseal_channel::server::{Handler, Request, Responder, Server};
 
 /// Works on each request until it hears that the connection is closed; a deaf one does not listen.
 #[derive(Default)]
@@ -31,7 +31,7 @@ impl Blocked {
 }
 
 impl Handler for Blocked {
-    fn handle(&self, request: Request) -> Option<Reply> {
+    fn handle(&self, request: Request, responder: Responder) {
         let mut state = self.state.lock().unwrap();
         state.0 += 1;
         while !state.2
@@ -40,7 +40,7 @@ impl Handler for Blocked {
             state = self.changed.wait(state).unwrap();
         }
         state.0 -= 1;
-        None
+        drop(responder);
     }
 
     fn closed(&self, connection_id: u64) {

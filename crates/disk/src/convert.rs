@@ -1,17 +1,15 @@
-//! Sealing and unsealing to a copy. The source is only read; the target appears whole or not at all.
+//! New disks, and what every conversion to a copy begins and ends with.
 
 use std::path::Path;
 use std::time::Instant;
-
-use vmseal_secret::SecretKey;
 
 use crate::control::Control;
 use crate::descriptor::{Descriptor, Holes};
 use crate::error::{Error, Result};
 use crate::image::{Image, ImageFormat};
-use crate::open::{open_sealed, plain_source};
+use crate::open::plain_source;
 use crate::pipeline::{Job, Transform};
-use crate::seal::{self, Binding, SealSpec};
+use crate::seal::{self, SealSpec};
 use crate::source::Source;
 use crate::target::Target;
 
@@ -28,26 +26,6 @@ pub struct Outcome {
     pub holes: Option<Holes>,
 }
 
-/// Seals a raw image or a plain flat VMDK into a new disk under a fresh data key. `target` is the new descriptor's path
-/// (`….vmdk`); the flat file and the second copy of the vmseal lines stand beside it.
-pub fn encrypt_copy(source: &Path, target: &Path, spec: &SealSpec<'_>, control: &Control) -> Result<Outcome> {
-    let begun = Instant::now();
-    control.check()?;
-    let (source, descriptor) = open_unsealed(source)?;
-    let _writers = source.keep_writers_away()?;
-    let capacity = source.capacity();
-    let holes = holes_to_seal(&source, source.path(), spec)?;
-    let needed = if holes == Holes::Zero { source.allocated() } else { capacity };
-    let (xts, sealed) = seal::seal(spec, capacity, holes)?;
-    control.start(capacity);
-    let files = Target::create(target, capacity, needed)?;
-    copy(&source, &files, Transform::Encrypt(&xts), holes == Holes::Zero, control)?;
-    let descriptor = descriptor
-        .unwrap_or_else(|| Descriptor::new_flat(files.flat_name(), capacity / 512, &spec.disk_id))
-        .retargeted(files.flat_name(), &spec.disk_id, Some(sealed));
-    finish(files, &descriptor, Some(holes), control, begun)
-}
-
 /// What comes before every sealing of `source`, the image `at`: whether `spec` fits it, and which hole rule the disk gets.
 pub(crate) fn holes_to_seal(source: &Source, at: &Path, spec: &SealSpec<'_>) -> Result<Holes> {
     let capacity = source.capacity();
@@ -62,69 +40,6 @@ pub(crate) fn holes_to_seal(source: &Source, at: &Path, spec: &SealSpec<'_>) -> 
         None if source.has_holes()? => Holes::Zero,
         None => Holes::Dense,
     })
-}
-
-/// Unseals a disk into a new plain flat VMDK at `target`. Everything [`open_sealed`] verifies is verified before the target
-/// is made.
-pub fn decrypt_copy(
-    source: &Path,
-    target: &Path,
-    kek: &SecretKey,
-    binding: &Binding<'_>,
-    control: &Control,
-) -> Result<Outcome> {
-    let begun = Instant::now();
-    control.check()?;
-    let disk = open_sealed(source, kek, binding)?;
-    let Some(cipher) = &disk.cipher else {
-        return Err(Error::state(source, "the disk is not sealed"));
-    };
-    let _writers = disk.source.keep_writers_away()?;
-    let zero = cipher.holes == Holes::Zero;
-    let needed = if zero { disk.source.allocated() } else { disk.capacity() };
-    control.start(disk.capacity());
-    let files = Target::create(target, disk.capacity(), needed)?;
-    copy(&disk.source, &files, Transform::Decrypt(&cipher.xts, cipher.holes), zero, control)?;
-    let descriptor = disk.descriptor.clone().retargeted(files.flat_name(), &binding.disk_id, None);
-    finish(files, &descriptor, Some(cipher.holes), control, begun)
-}
-
-/// Deep recrypt to a copy: the same plaintext under a fresh data key and, with it, a fresh wrap of `spec.kek` alone. `kek` and
-/// `binding` are of the source; `spec.holes` of `None` keeps its hole rule. Everything [`open_sealed`] verifies is verified
-/// before the target is made; no plaintext leaves memory.
-pub fn recrypt_copy(
-    source: &Path,
-    target: &Path,
-    kek: &SecretKey,
-    binding: &Binding<'_>,
-    spec: &SealSpec<'_>,
-    control: &Control,
-) -> Result<Outcome> {
-    let begun = Instant::now();
-    control.check()?;
-    let disk = open_sealed(source, kek, binding)?;
-    let Some(cipher) = &disk.cipher else {
-        return Err(Error::state(source, "the disk is not sealed"));
-    };
-    let _writers = disk.source.keep_writers_away()?;
-    let capacity = disk.capacity();
-    seal::check_spec(spec, capacity)?;
-    if spec.holes.is_some_and(|holes| holes != cipher.holes) {
-        return Err(Error::argument("a recrypt keeps the hole rule of the disk"));
-    }
-    let holes = cipher.holes;
-    let zero = holes == Holes::Zero;
-    let needed = if zero { disk.source.allocated() } else { capacity };
-    let (xts, mut sealed) = seal::seal(spec, capacity, holes)?;
-    if let Some(old) = &disk.descriptor.sealed {
-        sealed.other.clone_from(&old.other);
-    }
-    control.start(capacity);
-    let files = Target::create(target, capacity, needed)?;
-    let transform = Transform::Recrypt { old: &cipher.xts, new: &xts, holes };
-    copy(&disk.source, &files, transform, zero, control)?;
-    let descriptor = disk.descriptor.clone().retargeted(files.flat_name(), &spec.disk_id, Some(sealed));
-    finish(files, &descriptor, Some(holes), control, begun)
 }
 
 /// A new empty plain disk of `capacity` bytes (a multiple of 512): a hole file that reads as zeros.

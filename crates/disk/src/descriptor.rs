@@ -158,6 +158,33 @@ impl Descriptor {
         self
     }
 
+    /// The descriptor of a child of this disk in one new file: same hardware lines.
+    pub(crate) fn as_child(
+        &self,
+        create_type: &str,
+        extent: &str,
+        hint: &str,
+        disk_id: &[u8; 16],
+        sealed: Option<Sealed>,
+    ) -> crate::error::Result<Self> {
+        let mut child = self.clone().retargeted(extent, disk_id, sealed);
+        create_type.clone_into(&mut child.create_type);
+        child.parent_cid = if self.cid == NO_PARENT { 0 } else { self.cid };
+        child.with_hint(hint)
+    }
+
+    /// With another `parentFileNameHint`, relative to the folder of the descriptor.
+    pub(crate) fn with_hint(mut self, hint: &str) -> crate::error::Result<Self> {
+        if hint.is_empty() || hint.len() > 1024 || hint.contains(['"', '\n', '\r', '\0']) {
+            return Err(crate::error::Error::argument(
+                "the parent's name has characters that a descriptor cannot carry",
+            ));
+        }
+        self.header.retain(|line| !line.starts_with("parentFileNameHint"));
+        self.header.push(format!("parentFileNameHint=\"{hint}\""));
+        Ok(self)
+    }
+
     /// Adds or removes our name in `ddb.iofilters`, the interlock that makes a foreign host refuse the ciphertext.
     pub(crate) fn set_io_filter(&mut self, present: bool) {
         let others: Vec<String> = self

@@ -80,6 +80,28 @@ pub enum Error {
         /// The sidecar.
         path: PathBuf,
     },
+    /// The header of a LUKS volume is damaged, or is none.
+    #[error("the LUKS header of {} is not valid: {reason}", path.display())]
+    LuksInvalid {
+        /// The file with the header.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The LUKS volume is sound but cannot become a disk as it lies.
+    #[error("the LUKS volume {} cannot be taken as it lies: {reason}", path.display())]
+    LuksUnsupported {
+        /// The file with the header.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// No key slot of the LUKS header opens with the passphrase.
+    #[error("no key slot of {} opens with this passphrase or key file; a key file counts to its last byte, line end included", path.display())]
+    LuksPassphrase {
+        /// The file with the header.
+        path: PathBuf,
+    },
     /// Somebody else works on the disk.
     #[error("{} is in use by {holder}; wait for it or stop it", path.display())]
     FileLocked {
@@ -181,6 +203,9 @@ impl Error {
             Self::InConversion { .. } => "VMSEAL_DISK_IN_CONVERSION",
             Self::JobInvalid { .. } => "VMSEAL_JOB_INVALID",
             Self::JobAuthentication { .. } => "VMSEAL_JOB_AUTHENTICATION",
+            Self::LuksInvalid { .. } => "VMSEAL_LUKS_INVALID",
+            Self::LuksUnsupported { .. } => "VMSEAL_LUKS_UNSUPPORTED",
+            Self::LuksPassphrase { .. } => "VMSEAL_LUKS_PASSPHRASE",
             Self::FileLocked { .. } => "VMSEAL_FILE_LOCKED",
             Self::EnvelopeMismatch { .. } => "VMSEAL_ENVELOPE_MISMATCH",
             Self::QemuImgRequired { .. } => "VMSEAL_QEMU_IMG_REQUIRED",
@@ -216,6 +241,14 @@ impl Error {
 
     pub(crate) fn image(path: &Path, reason: impl Into<String>) -> Self {
         Self::ImageInvalid { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn luks_invalid(path: &Path, reason: impl Into<String>) -> Self {
+        Self::LuksInvalid { path: path.to_owned(), reason: reason.into() }
+    }
+
+    pub(crate) fn luks_unsupported(path: &Path, reason: impl Into<String>) -> Self {
+        Self::LuksUnsupported { path: path.to_owned(), reason: reason.into() }
     }
 
     pub(crate) fn state(path: &Path, reason: impl Into<String>) -> Self {

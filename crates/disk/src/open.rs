@@ -186,10 +186,10 @@ pub(crate) fn check_sealed(path: &Path, descriptor: &Descriptor, sealed: &Sealed
     if sealed.state != SealState::Sealed {
         return Err(Error::InConversion { path: path.to_owned() });
     }
-    let plain = descriptor.extents.iter().all(|extent| extent.offset == 0 && extent.file.is_some());
+    let plain = descriptor.extents.iter().all(|extent| extent.file.is_some());
     if descriptor.extents.len() != 1 || !plain {
         return Err(Error::unsupported(format!(
-            "a sealed disk has one flat extent from the start of its file (see also the {IO_FILTER} lines)"
+            "a sealed disk has one flat extent (see also the {IO_FILTER} lines)"
         )));
     }
     Ok(())

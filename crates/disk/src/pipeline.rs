@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,18 +15,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::fs::FallocateFlags;
 use vmseal_xts::Xts;
 
 use crate::buffer::{Buffer, is_zero};
 use crate::control::Control;
 use crate::descriptor::Holes;
+use crate::direct::Direct;
 use crate::error::{Error, Result};
-use crate::source::Source;
+use crate::source::{Reader, Source};
 
 /// Bytes per step: a chunk fits the second-level cache and is large enough for the kernel's copy to dominate the call.
 pub(crate) const CHUNK: usize = 1 << 20;
 /// More workers than this only queue at the file system; it also bounds the buffers to 32 MiB.
 const MAX_WORKERS: usize = 32;
+/// Workers when the page cache is left out: they wait for the disk, which wants several transfers at a time.
+const DIRECT_WORKERS: usize = 8;
 /// Holes are cut at this boundary, a multiple of every data unit.
 const HOLE_GRAIN: u64 = 4096;
 
@@ -40,6 +45,15 @@ pub(crate) struct Job<'a> {
     /// The part that is copied, from a multiple of [`CHUNK`] on.
     pub(crate) range: Range<u64>,
     pub(crate) control: &'a Control,
+}
+
+/// Through which way the bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Through the page cache.
+    Cached,
+    /// Past it, as far as the file systems allow.
+    Direct,
 }
 
 /// What happens to the bytes of a chunk.
@@ -62,11 +76,28 @@ pub(crate) enum Transform<'a> {
 impl Job<'_> {
     /// Runs to the end and joins all workers; the first error wins. Counts progress by the length of the range.
     pub(crate) fn run(&self) -> Result<()> {
+        let direct = crowds_out_the_cache(self.source.capacity()) && self.source.is_cold(&self.range);
+        self.run_through(if direct { Way::Direct } else { Way::Cached })
+    }
+
+    /// As [`Job::run`], in the way the caller wants.
+    pub(crate) fn run_through(&self, way: Way) -> Result<()> {
         let chunks = (self.range.end - self.range.start).div_ceil(CHUNK as u64);
-        let cores = thread::available_parallelism().map_or(2, usize::from).clamp(2, MAX_WORKERS);
+        let least = if way == Way::Direct { DIRECT_WORKERS } else { 2 };
+        let cores = thread::available_parallelism().map_or(2, usize::from).clamp(least, MAX_WORKERS);
         let workers = cores.min(usize::try_from(chunks).unwrap_or(cores)).max(1);
-        self.source.advise_sequential();
+        let (source, target) = match way {
+            Way::Direct => (self.source.direct(), Direct::of(self.target)),
+            Way::Cached => (self.source.cached(), None),
+        };
+        if way == Way::Cached {
+            self.source.advise_sequential();
+        } else if !self.skip_holes {
+            self.reserve();
+        }
         let shared = Shared {
+            source,
+            target,
             walk: Mutex::new(Walk { position: self.range.start, data_end: 0 }),
             stop: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -87,7 +118,14 @@ impl Job<'_> {
         }
     }
 
-    fn worker(&self, shared: &Shared) {
+    /// Room for everything that will be written: direct writes into a hole would wait for each other. Only speed depends on
+    /// it, so what a file system answers does not matter.
+    fn reserve(&self) {
+        let len = self.range.end - self.range.start;
+        let _ = rustix::fs::fallocate(self.target, FallocateFlags::empty(), self.range.start, len);
+    }
+
+    fn worker(&self, shared: &Shared<'_>) {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.work(shared)))
             .unwrap_or_else(|panic| Err(Error::Internal { reason: panic_text(panic.as_ref()) }));
         if let Err(error) = outcome {
@@ -96,7 +134,7 @@ impl Job<'_> {
         }
     }
 
-    fn work(&self, shared: &Shared) -> Result<()> {
+    fn work(&self, shared: &Shared<'_>) -> Result<()> {
         let mut buffer = Buffer::new(CHUNK);
         while !shared.stop.load(Ordering::Relaxed) {
             self.control.check()?;
@@ -104,15 +142,29 @@ impl Job<'_> {
                 return Ok(());
             };
             let chunk = buffer.first(len);
-            self.source.read_at(offset, chunk)?;
+            shared.source.read_at(offset, chunk)?;
             if self.transform.apply(chunk, offset)? {
-                self.target
-                    .write_all_at(chunk, offset)
-                    .map_err(|error| Error::io("write", self.target_path, error))?;
+                self.write(shared.target.as_ref(), chunk, offset)?;
             }
             self.control.advance(len as u64);
         }
         Ok(())
+    }
+
+    fn write(&self, direct: Option<&Direct>, mut bytes: &[u8], mut offset: u64) -> Result<()> {
+        while let Some(written) = direct.and_then(|direct| direct.write_at(bytes, offset)) {
+            match written {
+                Ok(0) => return Err(Error::io("write", self.target_path, io::ErrorKind::WriteZero)),
+                Ok(count) if count == bytes.len() => return Ok(()),
+                Ok(count) => {
+                    bytes = &bytes[count..];
+                    offset += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Error::io("write", self.target_path, error)),
+            }
+        }
+        self.target.write_all_at(bytes, offset).map_err(|error| Error::io("write", self.target_path, error))
     }
 
     /// Offset and length of the next chunk; skipped holes count as done.
@@ -198,7 +250,16 @@ pub(crate) fn refuse_when_wiped() -> Result<()> {
     if vmseal_secret::wiped() { Err(vmseal_secret::Error::ShuttingDown.into()) } else { Ok(()) }
 }
 
-struct Shared {
+/// Whether a disk of that many bytes would take half of the page cache or more from the rest of the host. Below that the
+/// cache is the faster way also for a cold disk: see docs/conversion-performance.md.
+fn crowds_out_the_cache(capacity: u64) -> bool {
+    let system = rustix::system::sysinfo();
+    capacity >= system.totalram.saturating_mul(u64::from(system.mem_unit)) / 2
+}
+
+struct Shared<'a> {
+    source: Reader<'a>,
+    target: Option<Direct>,
     walk: Mutex<Walk>,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
@@ -278,6 +339,43 @@ mod tests {
             writer(&path).set_len(len).expect("another length");
             let (error, _) = failure(&folder, &source, Transform::Copy);
             assert_eq!(error.code(), "VMSEAL_IMAGE_INVALID", "length {len}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_direct_way_gives_what_the_cached_one_gives() {
+        let folder = TempDir::new().expect("a folder");
+        let (path, target_path) = (folder.path().join("source"), folder.path().join("target"));
+        // Ends between pages; holes, one of them at the end of a chunk; a file system that refuses is tested by itself.
+        for (len, holes) in [(3 * CHUNK + 512, false), (3 * CHUNK + 512, true), (4096, false), (512, true)] {
+            let file = File::create(&path).expect("an image");
+            file.set_len(len as u64).expect("its length");
+            let data: Vec<u8> = (0..len.min(CHUNK + 8192)).map(|at| (at * 7 / 3 + 1) as u8).collect();
+            file.write_all_at(&data, 0).expect("its data");
+            let end = len as u64 - 512;
+            file.write_all_at(&[9; 512], end).expect("its end");
+            file.sync_all().expect("holes to be settled");
+            let source = Source::raw(&path).expect("a source");
+            let xts =
+                Xts::new(&vmseal_secret::SecretKey::generate(64).expect("a key"), 512, 1).expect("a cipher");
+            let run = |way| {
+                let target = File::create(&target_path).expect("a target");
+                target.set_len(len as u64).expect("its length");
+                let control = Control::new();
+                let job = Job {
+                    source: &source,
+                    target: &target,
+                    target_path: &target_path,
+                    transform: Transform::Encrypt(&xts),
+                    skip_holes: holes,
+                    range: 0..source.capacity(),
+                    control: &control,
+                };
+                job.run_through(way).expect("a copy");
+                assert_eq!(control.progress().done_bytes, len as u64);
+                fs::read(&target_path).expect("the copy")
+            };
+            assert!(run(Way::Direct) == run(Way::Cached), "{len} bytes, holes left out: {holes}");
         }
     }
 

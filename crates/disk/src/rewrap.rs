@@ -4,6 +4,7 @@ use std::path::Path;
 
 use vmseal_secret::SecretKey;
 
+use crate::chain::{delta_extent, is_child};
 use crate::descriptor::{CopyState, Descriptor, MAX_LEN, MAX_WRAPS, Sealed};
 use crate::error::{Error, Result};
 use crate::in_place::file_storage::FileStorage;
@@ -33,8 +34,9 @@ pub fn shallow_recrypt(
     if seen.sealed.is_none() {
         return Err(not_sealed(descriptor));
     }
-    let mut storage =
-        FileStorage::lock(descriptor, flat_extent(&seen)?, seen.capacity_sectors() * 512, Changes::Lines)?;
+    // The lines of a child are like those of any disk.
+    let extent = if is_child(&seen) { delta_extent(descriptor, &seen)? } else { flat_extent(&seen)? };
+    let mut storage = FileStorage::lock(descriptor, extent, seen.capacity_sectors() * 512, Changes::Lines)?;
     // A conversion may have begun or ended between reading and locking.
     let now = Descriptor::read(descriptor)?;
     refuse_in_conversion(descriptor, &now)?;

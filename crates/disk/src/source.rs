@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::{Access, Descriptor, ExtentKind, NO_PARENT};
+use crate::direct::{Direct, is_cold};
 use crate::error::{Error, Result};
 use crate::lock::{ByteLocks, keep_writers_away};
 
@@ -31,6 +33,12 @@ pub(crate) struct Stamp {
     len: u64,
     seconds: i64,
     nanoseconds: i64,
+}
+
+/// A [`Source`] read in one of the two ways.
+pub(crate) struct Reader<'a> {
+    source: &'a Source,
+    direct: Vec<Option<Direct>>,
 }
 
 #[derive(Debug)]
@@ -85,6 +93,11 @@ impl Source {
                 "it is a snapshot of another disk; consolidate the snapshots first",
             ));
         }
+        Self::of_link(path, descriptor)
+    }
+
+    /// As [`Source::of_descriptor`], also of a child, whose holes are its parent's: only for who reads through the chain.
+    pub(crate) fn of_link(path: &Path, descriptor: &Descriptor) -> Result<Self> {
         if descriptor.extents.is_empty() {
             return Err(Error::descriptor("it has no extent"));
         }
@@ -165,17 +178,53 @@ impl Source {
         }
     }
 
+    /// Whether most of `range` would have to come from the disk and not from the page cache.
+    pub(crate) fn is_cold(&self, range: &Range<u64>) -> bool {
+        let parts = self.parts.iter().filter_map(|part| Some((part, part.file.as_ref()?)));
+        let (mut cold, mut all) = (0, 0);
+        for (part, file) in parts {
+            let (start, end) = (range.start.max(part.start), range.end.min(part.start + part.len));
+            if start < end {
+                all += end - start;
+                if is_cold(&file.file, file.offset + (start - part.start), end - start) {
+                    cold += end - start;
+                }
+            }
+        }
+        cold > all / 2
+    }
+
+    /// Reads through the page cache.
+    pub(crate) fn cached(&self) -> Reader<'_> {
+        Reader { source: self, direct: Vec::new() }
+    }
+
+    /// Reads past the page cache where the file systems allow it.
+    pub(crate) fn direct(&self) -> Reader<'_> {
+        let open = |part: &Part| part.file.as_ref().and_then(|file| Direct::of(&file.file));
+        Reader { source: self, direct: self.parts.iter().map(open).collect() }
+    }
+
     /// Fills `buffer` from `offset` on. The range must lie inside the disk.
-    pub(crate) fn read_at(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.read_through(&[], offset, buffer)
+    }
+
+    /// `direct`: the direct way to each part, as far as there is one.
+    fn read_through(&self, direct: &[Option<Direct>], mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         while !buffer.is_empty() {
-            let part = self
+            let index = self
                 .part_at(offset)
                 .ok_or_else(|| Error::argument("the range read ends outside the disk"))?;
+            let part = &self.parts[index];
             let within = offset - part.start;
             let len = usize::try_from(part.len - within).unwrap_or(usize::MAX).min(buffer.len());
             let (now, rest) = buffer.split_at_mut(len);
             match &part.file {
-                Some(file) => file.read_exact(file.offset + within, now)?,
+                Some(file) => {
+                    let direct = direct.get(index).and_then(Option::as_ref);
+                    file.read_exact(direct, file.offset + within, now)?;
+                }
                 None => now.fill(0),
             }
             offset += len as u64;
@@ -188,7 +237,7 @@ impl Source {
     pub(crate) fn next_data(&self, from: u64) -> Result<Option<(u64, u64)>> {
         let mut found: Option<(u64, u64)> = None;
         let mut position = from;
-        while let Some(part) = self.part_at(position) {
+        while let Some(part) = self.part_at(position).map(|index| &self.parts[index]) {
             match part.next_data(position)? {
                 Some((start, end)) => {
                     match &mut found {
@@ -219,9 +268,17 @@ impl Source {
         Ok(())
     }
 
-    fn part_at(&self, offset: u64) -> Option<&Part> {
-        let after = self.parts.partition_point(|part| part.start <= offset);
-        self.parts.get(after.checked_sub(1)?).filter(|part| offset - part.start < part.len)
+    fn part_at(&self, offset: u64) -> Option<usize> {
+        let index = self.parts.partition_point(|part| part.start <= offset).checked_sub(1)?;
+        let part = self.parts.get(index)?;
+        (offset - part.start < part.len).then_some(index)
+    }
+}
+
+impl Reader<'_> {
+    /// As [`Source::read_at`].
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.source.read_through(&self.direct, offset, buffer)
     }
 }
 
@@ -258,9 +315,10 @@ impl PartFile {
         Self { path, file, offset, stamp: stamp(metadata), identity: identity(metadata), allocated }
     }
 
-    fn read_exact(&self, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
+    fn read_exact(&self, direct: Option<&Direct>, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
         while !buffer.is_empty() {
-            match self.file.read_at(buffer, offset) {
+            let read = direct.and_then(|direct| direct.read_at(buffer, offset));
+            match read.unwrap_or_else(|| self.file.read_at(buffer, offset)) {
                 Ok(0) => return Err(changed(&self.path)),
                 Ok(count) => {
                     offset += count as u64;

@@ -5,7 +5,9 @@ mod fixture;
 use std::fs::{self, File};
 
 use fixture::{DISK, Datastore, MIB, SmallVolume, binding, code, flat_of, in_own_process, noise, skip};
-use vmseal_disk::{Control, Holes, SealSpec, create_plain, decrypt_copy, encrypt_copy, import, open_sealed};
+use vmseal_disk::{
+    Control, Holes, SealSpec, create_plain, decrypt_copy, encrypt_copy, import, open_sealed, resume_copy,
+};
 
 #[test]
 fn memory_does_not_grow_with_the_disk() {
@@ -50,25 +52,23 @@ fn keys_wiped_under_a_running_job() {
     let sealed = store.sealed("a.vmdk", &vec![0x5a; 384 * MIB], &store.spec());
     let open = open_sealed(&sealed, &store.kek, &binding()).expect("the disk opens");
     let before = store.names();
-    let (target, witness, control) = (store.path("t.vmdk"), store.path("witness"), Control::new());
+    let (target, control) = (store.path("t.vmdk"), Control::new());
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             while control.progress().done_bytes == 0 {
                 std::hint::spin_loop();
             }
-            // A second name keeps what was written after the job has removed its own.
-            fs::hard_link(flat_of(&target), &witness).expect("a second name");
             vmseal_secret::wipe_all();
         });
         decrypt_copy(&sealed, &target, &store.kek, &binding(), &control)
     });
     assert_eq!(code(result), "VMSEAL_SHUTTING_DOWN");
-    let written = fs::read(&witness).expect("the witness");
+    let written = fs::read(flat_of(&target)).expect("the unfinished file");
     let (plain, hole) = (vec![0x5a; MIB], vec![0; MIB]);
     assert!(written.chunks(MIB).any(|chunk| chunk == plain));
     assert!(written.chunks(MIB).any(|chunk| chunk == hole));
     assert!(written.chunks(MIB).all(|chunk| chunk == plain || chunk == hole), "written with a wiped key");
-    fs::remove_file(&witness).expect("removal");
+    assert!(vmseal_disk::remove_unfinished(&target).expect("removal"));
     assert_eq!(store.names(), before);
 
     let mut buffer = vec![0; 512];
@@ -98,7 +98,7 @@ fn a_full_volume_is_noticed_before_the_first_byte() {
 }
 
 #[test]
-fn a_volume_that_fills_up_meanwhile_leaves_the_source_and_nothing_else() {
+fn a_volume_that_fills_up_meanwhile_leaves_the_source_and_what_resume_goes_on_with() {
     let store = Datastore::new();
     let folder = store.path("small");
     fs::create_dir(&folder).expect("a folder");
@@ -140,9 +140,14 @@ fn a_volume_that_fills_up_meanwhile_leaves_the_source_and_nothing_else() {
             continue;
         }
         assert_eq!(code(result), "VMSEAL_NO_SPACE");
-        assert_eq!(fs::read_dir(&folder).expect("the volume").count(), 0, "files were left behind");
-        assert!(!flat_of(&target).exists());
+        assert!(!target.exists(), "an unfinished disk has no descriptor");
         assert!(fs::read(&source).expect("the source") == plain);
+        resume_copy(&target, &[&store.kek], &binding(), &Control::new()).expect("resumed with room");
+        assert_eq!(fs::read_dir(&folder).expect("the volume").count(), 3, "files were left behind");
+        let disk = open_sealed(&target, &store.kek, &binding()).expect("the disk opens");
+        let mut bytes = vec![0; plain.len()];
+        disk.read_at(0, &mut bytes).expect("reading");
+        assert!(bytes == plain);
         return;
     }
     panic!("the volume never filled up in time");

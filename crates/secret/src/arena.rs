@@ -3,6 +3,7 @@
 //! Chunks are mapped on demand and never unmapped, so a stale address can read zeros but never fault, and
 //! [`wipe_regions`] can walk them without a lock. The mutex covers taking and returning slots only.
 
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,15 +48,49 @@ impl Slot {
     pub(crate) fn take_many(len: usize, count: usize) -> Result<Vec<Slot>, Error> {
         debug_assert!((1..=MAX_SLOT).contains(&len));
         check_alive()?;
+        let units = len.div_ceil(UNIT);
         let mut slots = Vec::with_capacity(count);
         let mut arena = lock();
-        let taken = (0..count).try_for_each(|_| {
-            slots.push(arena.take(len.div_ceil(UNIT))?);
+        let taken = (|| {
+            while slots.len() < count {
+                // Room for many is found as fast as room for one; near the lock limit there may only be that.
+                let many = (count - slots.len()).min(MAX_SLOT / UNIT / units);
+                match arena.take(many * units) {
+                    Ok(run) => arena.cut(run, units, &mut slots),
+                    Err(_) if many > 1 => slots.push(arena.take(units)?),
+                    Err(error) => return Err(error),
+                }
+            }
             Ok(())
-        });
+        })();
         // Before the slots of a failure are dropped, which takes the lock.
         drop(arena);
         taken.map(|()| slots)
+    }
+
+    /// Wipes and returns `slots` under one lock, which the iterator must not ask for.
+    pub(crate) fn give_back_many(slots: impl Iterator<Item = Slot>) {
+        let mut slots = slots.map(ManuallyDrop::new).peekable();
+        if exit::forked() || slots.peek().is_none() {
+            return;
+        }
+        let mut arena = lock();
+        while let Some(first) = slots.next() {
+            let (mut units, mut count) = (first.units, 1);
+            // Slots that were taken together stand one behind the other.
+            while let Some(next) = slots.next_if(|next| {
+                next.chunk == first.chunk
+                    && next.start.addr().get() == first.start.addr().get() + units * UNIT
+            }) {
+                units += next.units;
+                count += 1;
+            }
+            // SAFETY: the slots own these bytes until they are returned below, and nobody drops them any more.
+            unsafe { wipe_raw(first.start.as_ptr(), units * UNIT) };
+            arena.allocations -= count;
+            arena.units_used -= units;
+            arena.chunks[first.chunk].release(first.start, units);
+        }
     }
 
     /// The first byte, aligned to [`UNIT`].
@@ -164,6 +199,19 @@ impl Arena {
         self.allocations += 1;
         self.units_used += units;
         Ok(Slot { start, units, chunk })
+    }
+
+    /// Cuts a slot into slots of `units`, which divides its own.
+    fn cut(&mut self, run: Slot, units: usize, slots: &mut Vec<Slot>) {
+        let run = ManuallyDrop::new(run);
+        let count = run.units / units;
+        self.allocations += count - 1;
+        let chunk = run.chunk;
+        slots.extend((0..count).map(|part| {
+            // SAFETY: every part lies within the run, which is given up here.
+            let start = unsafe { run.start.add(part * units * UNIT) };
+            Slot { start, units, chunk }
+        }));
     }
 }
 

@@ -57,7 +57,7 @@ impl<T: Pod> SecretBox<T> {
         // `T` by the contract of `Pod`.
         fill(unsafe { slot.start().cast::<T>().as_mut() })?;
         // `wipe_all` may have passed this slot before `fill` wrote to it; then the drop of the slot wipes it.
-        if exit::wiped() {
+        if exit::wiped_after_writing() {
             return Err(Error::ShuttingDown.into());
         }
         Ok(SecretBox { slot, kind: PhantomData })

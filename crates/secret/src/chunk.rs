@@ -69,11 +69,15 @@ impl Chunk {
     }
 
     fn mark(&mut self, first: usize, units: usize, taken: bool) {
-        for unit in first..first + units {
-            let bit = 1u64 << (unit % 64);
+        let end = first + units;
+        let mut unit = first;
+        while unit < end {
+            let in_word = (64 - unit % 64).min(end - unit);
+            let bits = (u64::MAX >> (64 - in_word)) << (unit % 64);
             let word = &mut self.taken[unit / 64];
-            debug_assert_eq!(*word & bit != 0, !taken, "unit {unit} changes state");
-            *word = if taken { *word | bit } else { *word & !bit };
+            debug_assert_eq!(*word & bits, if taken { 0 } else { bits }, "units from {unit} on change state");
+            *word ^= bits;
+            unit += in_word;
         }
     }
 }

@@ -27,8 +27,17 @@ pub fn wipe_all() {
 
 /// Whether [`wipe_all`] has begun. Check it *after* ciphering and *before* the result leaves: when it says `false`,
 /// the result was made with the true key.
+#[inline]
 pub fn wiped() -> bool {
-    // Keeps the caller's reads of the key before the read of the flag, on every processor.
+    // Keeps the caller's reads of the key before the read of the flag, on every processor: whoever read a zero of
+    // `wipe_all` has its flag, too. No more than that is needed, and a full fence takes longer than a small sector.
+    fence(Ordering::Acquire);
+    WIPED.load(Ordering::Relaxed)
+}
+
+/// [`wiped`] for who has just *written* a secret: either `wipe_all` passes its place after the writing, or this is true.
+pub(crate) fn wiped_after_writing() -> bool {
+    // Keeps the writes before the read of the flag, which only a full fence does.
     fence(Ordering::SeqCst);
     WIPED.load(Ordering::SeqCst)
 }

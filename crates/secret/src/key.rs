@@ -48,7 +48,7 @@ impl SecretKey {
         // SAFETY: the slot is at least `len` bytes long, initialised, and owned by this call alone.
         fill(unsafe { std::slice::from_raw_parts_mut(slot.start().as_ptr(), len) })?;
         // `wipe_all` may have passed this slot before `fill` wrote to it; then the drop of the slot wipes it.
-        if exit::wiped() {
+        if exit::wiped_after_writing() {
             return Err(Error::ShuttingDown.into());
         }
         Ok(SecretKey { slot, len })
@@ -70,10 +70,15 @@ impl SecretKey {
             fill(index, unsafe { std::slice::from_raw_parts_mut(slot.start().as_ptr(), len) })?;
         }
         // As in `try_init`.
-        if exit::wiped() {
+        if exit::wiped_after_writing() {
             return Err(Error::ShuttingDown.into());
         }
         Ok(slots.into_iter().map(|slot| SecretKey { slot, len }).collect())
+    }
+
+    /// Drops every key, for less time than one by one.
+    pub fn drop_many(keys: Vec<SecretKey>) {
+        Slot::give_back_many(keys.into_iter().map(|key| key.slot));
     }
 
     /// Length in bytes. Lengths are public.

@@ -43,13 +43,22 @@ fn reads_zero(address: usize, len: usize) -> bool {
 #[derive(Clone, Debug)]
 enum Step {
     Make(usize),
+    MakeMany(usize, usize),
     Drop(prop::sample::Index),
+    /// That many, from some place on.
+    DropMany(prop::sample::Index, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let length =
         prop_oneof![4 => 1usize..=64, 2 => 65usize..=600, 1 => 601usize..=MAX_LEN, 1 => Just(MAX_LEN)];
-    prop_oneof![3 => length.prop_map(Step::Make), 2 => any::<prop::sample::Index>().prop_map(Step::Drop)]
+    let index = any::<prop::sample::Index>;
+    prop_oneof![
+        6 => length.clone().prop_map(Step::Make),
+        1 => (length, 0usize..80).prop_map(|(length, count)| Step::MakeMany(length, count)),
+        4 => index().prop_map(Step::Drop),
+        1 => (index(), 0usize..60).prop_map(|(index, count)| Step::DropMany(index, count)),
+    ]
 }
 
 proptest! {
@@ -75,6 +84,29 @@ proptest! {
                     units += len.div_ceil(64);
                     live.push((key, seed));
                 }
+                Step::MakeMany(len, count) => {
+                    let seed_of = |index: usize| seed << 16 | index as u64;
+                    let made = SecretKey::try_init_many::<Error>(len, count, |index, bytes| {
+                        assert!(bytes.iter().all(|b| *b == 0), "a new slot is zero");
+                        bytes.iter_mut().enumerate().for_each(|(i, b)| *b = pattern(seed_of(index), i));
+                        Ok(())
+                    });
+                    let made = made.expect("keys");
+                    prop_assert_eq!(made.len(), count);
+                    units += count * len.div_ceil(64);
+                    live.extend(made.into_iter().enumerate().map(|(index, key)| (key, seed_of(index))));
+                    prop_assert!(live.iter().all(|(key, seed)| intact(key, *seed)), "slots overlap");
+                }
+                Step::DropMany(index, count) if !live.is_empty() => {
+                    let from = index.index(live.len());
+                    let dropped: Vec<_> = live.drain(from..(from + count).min(live.len())).collect();
+                    prop_assert!(dropped.iter().all(|(key, seed)| intact(key, *seed)));
+                    let places: Vec<_> = dropped.iter().map(|(key, _)| range(key)).collect();
+                    units -= places.iter().map(|(_, len)| len.div_ceil(64)).sum::<usize>();
+                    SecretKey::drop_many(dropped.into_iter().map(|(key, _)| key).collect());
+                    let zero = |(start, len): &(usize, usize)| reads_zero(*start, len.next_multiple_of(64));
+                    prop_assert!(places.iter().all(zero), "a freed slot is zero");
+                }
                 Step::Drop(index) if !live.is_empty() => {
                     let (key, seed) = live.swap_remove(index.index(live.len()));
                     prop_assert!(intact(&key, seed));
@@ -83,7 +115,7 @@ proptest! {
                     drop(key);
                     prop_assert!(reads_zero(start, len.next_multiple_of(64)), "a freed slot is zero");
                 }
-                Step::Drop(_) => {}
+                Step::Drop(_) | Step::DropMany(..) => {}
             }
             let now = status();
             prop_assert_eq!(now.allocations, before.allocations + live.len());

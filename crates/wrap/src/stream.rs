@@ -90,7 +90,7 @@ pub fn decrypt(
     }
 }
 
-/// Turns what [`encrypt`] made under `old` into the same under `new`, without plaintext outside memory; returns the number of
+/// Turns what [`encrypt`] made under `old` into the same under `new` and `new_associated_data`, without plaintext outside memory; returns the number of
 /// plaintext bytes. As [`decrypt`], what was written counts only when this returns `Ok`.
 ///
 /// Errors: those of [`decrypt`] and [`encrypt`].
@@ -98,6 +98,7 @@ pub fn recrypt(
     old: &SecretKey,
     new: &SecretKey,
     associated_data: &[u8],
+    new_associated_data: &[u8],
     reader: &mut impl Read,
     writer: &mut impl Write,
     progress: &mut dyn FnMut(u64) -> Result<(), Error>,
@@ -105,7 +106,7 @@ pub fn recrypt(
     gcm::check_key("the data-encryption key", new)?;
     let (old, mut source) = open_stream(old, associated_data, reader)?;
     let header = new_header()?;
-    let new = Segments::new(new, associated_data, &header)?;
+    let new = Segments::new(new, new_associated_data, &header)?;
     writer.write_all(&header)?;
     let mut done = 0;
     let mut number = 0;

@@ -259,7 +259,7 @@ fn d2_a_recrypted_stream_opens_with_the_new_key_alone() {
     for len in [0, 1, FIRST - 1, FIRST, FIRST + 1, FIRST + FULL, FIRST + FULL + 1] {
         let (text, mut file, mut back) = (plain(len), Vec::new(), Vec::new());
         let before = sealed(&text);
-        let done = recrypt(&old, &new, AD, &mut &before[..], &mut file, &mut |_| Ok(())).unwrap();
+        let done = recrypt(&old, &new, AD, AD, &mut &before[..], &mut file, &mut |_| Ok(())).unwrap();
         assert_eq!((done, file.len()), (len as u64, before.len()));
         assert_refused(&file, "the old key");
         decrypt(&new, AD, &mut &file[..], &mut back, &mut |_| Ok(())).unwrap();
@@ -272,7 +272,7 @@ fn a_recrypt_refuses_what_a_decryption_refuses() {
     let (old, new) = (key(&[1; 32]), key(&[2; 32]));
     let file = sealed(&plain(FIRST + 10));
     let refused = |old: &SecretKey, ad: &[u8], bytes: &[u8]| {
-        let made = recrypt(old, &new, ad, &mut &bytes[..], &mut io::sink(), &mut |_| Ok(()));
+        let made = recrypt(old, &new, ad, ad, &mut &bytes[..], &mut io::sink(), &mut |_| Ok(()));
         made.unwrap_err().code()
     };
     assert_eq!(refused(&new, AD, &file), "VMSEAL_STREAM_INVALID");
@@ -280,6 +280,6 @@ fn a_recrypt_refuses_what_a_decryption_refuses() {
     for len in [0, 39, 40, 55, SEGMENT_LEN, file.len() - 1] {
         assert_eq!(refused(&old, AD, &file[..len]), "VMSEAL_STREAM_INVALID", "{len}");
     }
-    let short = recrypt(&old, &key(&[2; 64]), AD, &mut &file[..], &mut io::sink(), &mut |_| Ok(()));
+    let short = recrypt(&old, &key(&[2; 64]), AD, AD, &mut &file[..], &mut io::sink(), &mut |_| Ok(()));
     assert!(short.is_err(), "a key of 64 bytes is no key of a stream");
 }

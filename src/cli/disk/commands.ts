@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
 import { addConvertCommands } from './convert.js'
+import { addAbandon } from './copy.js'
 import { addGoOnCommands } from './go-on.js'
+import { addImport } from './import.js'
 import { addInfo } from './info.js'
 import { addView } from './view.js'
 
@@ -13,5 +15,7 @@ export function addDiskCommands(program: Command): void {
   addInfo(disk)
   addConvertCommands(disk)
   addGoOnCommands(disk)
+  addAbandon(disk)
+  addImport(disk)
   addView(disk)
 }

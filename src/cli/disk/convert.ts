@@ -1,17 +1,19 @@
 /** `vmseal disk encrypt`, `decrypt` and `recrypt`: to a copy, in place, or of the wrap alone. */
 import { randomUUID } from 'node:crypto'
-import { existsSync } from 'node:fs'
 import { basename, resolve } from 'node:path'
 import { InvalidArgumentError, type Command } from 'commander'
 import { VmsealError, type CryptoKeyId } from '../../errors.js'
 import { native, type KeyHandle, type SealSpec } from '../../native/load.js'
+import { sectorSize } from '../arguments.js'
 import { output } from '../output.js'
+import { sizeText } from '../progress.js'
+import { addDiscard, discard, discardHelp, refuseTaken, runCopy, type DiscardOption } from './copy.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
-import { follow, sizeText, type TaskOutcome } from './progress.js'
-import { readDisk, readEncrypted, type DiskState } from './state.js'
+import type { TaskOutcome } from './progress.js'
+import { anyOf, bindingOf, noVm, readDisk, readEncrypted, type DiskState } from './state.js'
 
-interface WhereOptions extends KeyOptions {
+interface WhereOptions extends KeyOptions, DiscardOption {
   readonly to?: string
   readonly inPlace?: true
   readonly vmId?: string
@@ -29,9 +31,6 @@ interface EncryptOptions extends NewKeyOptions {
 interface RecryptOptions extends NewKeyOptions {
   readonly shallow?: true
 }
-
-/** What a disk that belongs to no VM is bound to. */
-const noVm = '00000000-0000-0000-0000-000000000000'
 
 export function addConvertCommands(disk: Command): void {
   const encrypt = disk
@@ -56,7 +55,9 @@ Examples:
   vmseal disk encrypt db01.raw --to db01.vmdk --server kms.example.com:5696 --credentials ./issued
   vmseal disk encrypt db01.vmdk --in-place --vcenter /var/lib/vmseal/vcenter
 In place nothing is ever lost: kill it, pull the plug, fill the disk, and \`vmseal disk resume\` goes on. A raw image gets
-a descriptor beside it (db01.vmdk) that is the disk from then on; the image file becomes its ciphertext.`,
+a descriptor beside it (db01.vmdk) that is the disk from then on; the image file becomes its ciphertext.
+A copy that is interrupted goes on with \`vmseal disk resume\` too, named by the new descriptor; \`vmseal disk abandon\` removes it.
+${discardHelp}`,
     )
     .action(encryptDisk)
   const decrypt = disk
@@ -70,7 +71,8 @@ a descriptor beside it (db01.vmdk) that is the disk from then on; the image file
       `${keyHelp}
 
 Example:
-  vmseal disk decrypt db01.vmdk --to rescued.vmdk --server kms.example.com:5696 --credentials ./issued`,
+  vmseal disk decrypt db01.vmdk --to rescued.vmdk --server kms.example.com:5696 --credentials ./issued
+${discardHelp}`,
     )
     .action(decryptDisk)
   const recrypt = disk
@@ -96,9 +98,10 @@ is encrypted anew.`,
 }
 
 function addWhere(command: Command): Command {
-  return command
+  command
     .option('--to <file>', 'descriptor of the new disk (.vmdk); the source is only read')
     .option('--in-place', 'convert the disk where it lies')
+  return addDiscard(command)
 }
 
 async function encryptDisk(image: string, options: EncryptOptions): Promise<void> {
@@ -117,8 +120,10 @@ async function encryptDisk(image: string, options: EncryptOptions): Promise<void
       ...(options.holes === undefined ? {} : { holes: options.holes }),
     }
     if (target !== undefined) {
-      const task = native.encryptDisk(disk.path, target, kek, spec)
-      done('encrypted', target, await follow('encrypting', task), { ...key, diskId })
+      const start = () => native.encryptDisk(disk.path, target, kek, spec)
+      const outcome = await runCopy('encrypting', target, start)
+      const source = await discard(disk.path, target, [kek], spec, options.discardSource)
+      done('encrypted', target, outcome, { ...key, diskId, source })
       return
     }
     const path = disk.format === 'raw' ? native.describeRawImage(disk.path, diskId) : disk.path
@@ -134,18 +139,22 @@ async function decryptDisk(descriptor: string, options: WhereOptions): Promise<v
   await withKeys(options, async (keys) => {
     const kek = await anyOf(keys, disk)
     const binding = bindingOf(disk, options.vmId)
-    const outcome =
-      target === undefined
-        ? await runInPlace('decrypting', disk.path, () => native.decryptDiskInPlace(disk.path, kek, binding))
-        : await follow('decrypting', native.decryptDisk(disk.path, target, kek, binding))
-    done('decrypted', target ?? disk.path, outcome, { diskId: disk.diskId })
+    const { path, diskId } = disk
+    if (target === undefined) {
+      const start = () => native.decryptDiskInPlace(path, kek, binding)
+      done('decrypted', path, await runInPlace('decrypting', path, start), { diskId })
+      return
+    }
+    const outcome = await runCopy('decrypting', target, () => native.decryptDisk(path, target, kek, binding))
+    const source = await discard(path, target, [kek], binding, options.discardSource)
+    done('decrypted', target, outcome, { diskId, source })
   })
 }
 
 async function recryptDisk(descriptor: string, options: RecryptOptions): Promise<void> {
   const target = options.shallow ? undefined : whereTo(options)
-  if (options.shallow && (options.to !== undefined || options.inPlace))
-    throw wrongCall('--shallow touches no data: give it without --to and --in-place')
+  if (options.shallow && (options.to !== undefined || options.inPlace || options.discardSource))
+    throw wrongCall('--shallow touches no data: give it without --to, --in-place and --discard-source')
   const disk = readEncrypted(descriptor)
   refuseTaken(target)
   await withKeys(options, async (keys) => {
@@ -175,15 +184,18 @@ async function recryptDisk(descriptor: string, options: RecryptOptions): Promise
       generation: 1,
       sectorSize: disk.sectorSize ?? 512,
     }
-    const task = native.recryptDisk(disk.path, target, kek, binding, fresh.kek, spec)
-    done('recrypted', target, await follow('recrypting', task), { ...fresh.key, diskId })
+    const start = () => native.recryptDisk(disk.path, target, kek, binding, fresh.kek, spec)
+    const outcome = await runCopy('recrypting', target, start)
+    const source = await discard(disk.path, target, [kek, fresh.kek], spec, options.discardSource)
+    done('recrypted', target, outcome, { ...fresh.key, diskId, source })
   })
 }
 
 /** The new descriptor; undefined: in place. */
-function whereTo({ to, inPlace }: WhereOptions): string | undefined {
+function whereTo({ to, inPlace, discardSource }: WhereOptions): string | undefined {
   if ((to === undefined) === (inPlace === undefined))
     throw wrongCall('say where: --to FILE makes a copy, --in-place converts the disk where it lies')
+  if (inPlace && discardSource) throw wrongCall('--discard-source is for copies: in place there is no source')
   return to === undefined ? undefined : resolve(to)
 }
 
@@ -208,36 +220,10 @@ function readPlain(image: string, sectorBytes: number): DiskState {
   return disk
 }
 
-function refuseTaken(target: string | undefined): void {
-  if (target !== undefined && existsSync(target))
-    throw new VmsealError('VMSEAL_ALREADY_EXISTS', `${target} exists`, { details: { subject: target } })
-}
-
-/** A KEK that opens the disk: the first one that the KMS still has. */
-export async function anyOf(keys: KeySource, disk: Pick<DiskState, 'path' | 'keys'>): Promise<KeyHandle> {
-  let failure: unknown
-  for (const key of disk.keys) {
-    try {
-      return await keys.fetch(key)
-    } catch (error) {
-      failure ??= error
-    }
-  }
-  throw failure ?? new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${disk.path} names no key`)
-}
-
-/** Where the disk says it belongs, or where the caller says so. */
-export function bindingOf(
-  disk: DiskState & { readonly diskId: string },
-  vmId: string | undefined,
-): { vmId: string; diskId: string } {
-  return { vmId: vmId ?? disk.vmId ?? noVm, diskId: disk.diskId }
-}
-
-async function newKek(
+export async function newKek(
   keys: KeySource,
   keyId: string | undefined,
-  disk: DiskState,
+  disk: Pick<DiskState, 'path'>,
   diskId: string,
 ): Promise<{ key: CryptoKeyId; kek: KeyHandle }> {
   const { providerId } = keys
@@ -256,17 +242,12 @@ function done(verb: string, path: string, outcome: string, facts: object): void 
   output.answer({ disk: path, ...facts, bytes, allocatedBytes, seconds, holes }, () =>
     [
       `${path}: ${verb}, ${sizeText(bytes)} in ${seconds.toFixed(1)} s (${sizeText(bytes / Math.max(seconds, 1e-6))}/s)`,
+      ...('source' in facts && facts.source !== 'kept' ? [`the source was ${String(facts.source)}`] : []),
       ...('keyId' in facts
         ? [`key ${String(facts.keyId)}: keep it at the KMS, the disk is lost without it`]
         : []),
     ].join('\n'),
   )
-}
-
-function sectorSize(text: string): 512 | 4096 {
-  if (text === '512') return 512
-  if (text === '4096') return 4096
-  throw new InvalidArgumentError('A sector has 512 or 4096 bytes.')
 }
 
 function holesRule(text: string): 'dense' | 'zero' {

@@ -3,11 +3,12 @@ import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { native, type KeyHandle } from '../../native/load.js'
 import { output } from '../output.js'
-import { anyOf, bindingOf } from './convert.js'
+import { sizeText } from '../progress.js'
+import { addDiscard, interruptedCopy, resumeCopy, type DiscardOption } from './copy.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
-import { follow, sizeText, type TaskOutcome } from './progress.js'
-import { readDisk, type ConversionState, type DiskState } from './state.js'
+import { follow, type TaskOutcome } from './progress.js'
+import { anyOf, bindingOf, readDisk, type ConversionState, type DiskState } from './state.js'
 
 interface OpenOptions extends KeyOptions {
   readonly vmId?: string
@@ -16,9 +17,15 @@ interface OpenOptions extends KeyOptions {
 export function addGoOnCommands(disk: Command): void {
   const resume = disk
     .command('resume')
-    .description('Go on with an in-place conversion where it stood, whatever stopped it, and end it.')
-    .argument('<descriptor>', 'VMDK descriptor of a disk in conversion')
-    .option('--vm-id <uuid>', 'VM that the disk is bound to, when its descriptor has lost it')
+    .description(
+      'Go on with a conversion, in place or to a copy, where it stood, whatever stopped it, and end it.',
+    )
+    .argument('<descriptor>', 'VMDK descriptor of a disk in conversion, or the one of the coming copy')
+    .option(
+      '--vm-id <uuid>',
+      'VM that the disk is bound to: when its descriptor has lost it, or the copy was begun with one',
+    )
+  addDiscard(resume)
   addKeyOptions(resume)
     .addHelpText(
       'after',
@@ -47,7 +54,17 @@ The job record is authenticated under the key of the disk before the first byte 
   addKeyOptions(verify).addHelpText('after', keyHelp).action(verifyDisk)
 }
 
-async function resumeDisk(descriptor: string, options: OpenOptions): Promise<void> {
+async function resumeDisk(descriptor: string, options: OpenOptions & DiscardOption): Promise<void> {
+  const copy = interruptedCopy(descriptor)
+  if (copy !== undefined) {
+    await withKeys(options, (keys) => resumeCopy(descriptor, copy, keys, options))
+    return
+  }
+  if (options.discardSource)
+    throw new VmsealError(
+      'VMSEAL_INVALID_ARGUMENT',
+      `no copy to ${descriptor} is unfinished: there is no source`,
+    )
   const disk = readDisk(descriptor)
   const conversion = requireConversion(disk)
   await withKeys(options, async (keys) => {

@@ -1,7 +1,10 @@
 /** `vmseal disk info`: what a disk is, without a key. */
+import { existsSync } from 'node:fs'
+import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { output, table } from '../output.js'
-import { sizeText } from './progress.js'
+import { sizeText } from '../progress.js'
+import { interruptedCopy, type CopyState } from './copy.js'
 import { readDisk, type ConversionState, type DataKeyState, type DiskState } from './state.js'
 
 export function addInfo(disk: Command): void {
@@ -16,7 +19,25 @@ Example:
   vmseal disk info db01.vmdk
 What it says comes from the files alone: a hint where to look, which \`vmseal disk verify\` proves with the key.`,
     )
-    .action((file: string) => output.answer(readDisk(file), describe))
+    .action(showDisk)
+}
+
+function showDisk(file: string): void {
+  const path = resolve(file)
+  const copy = existsSync(path) ? undefined : interruptedCopy(path)
+  if (copy === undefined) output.answer(readDisk(file), describe)
+  else output.answer({ path, state: 'unfinished copy', copy }, () => describeCopy(path, copy))
+}
+
+function describeCopy(path: string, { source, doneBytes, totalBytes, keys }: CopyState): string {
+  const rows: [string, string][] = [
+    ['state', 'unfinished copy'],
+    ['source', source],
+    ['done', `${sizeText(doneBytes)} of ${sizeText(totalBytes)}`],
+    ...keys.map(({ keyId, providerId }): [string, string] => ['key', `${keyId} of ${providerId}`]),
+  ]
+  const goOn = `go on with: vmseal disk resume ${path}; give up with: vmseal disk abandon ${path}`
+  return `${table(['disk', path], rows)}\n\n${goOn}`
 }
 
 function describe(disk: DiskState): string {

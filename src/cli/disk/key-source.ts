@@ -1,14 +1,14 @@
 /** Where a disk command gets its KEKs: straight from a KMS over KMIP, or through the registration of a vCenter that does not run. */
-import { existsSync, readdirSync, statSync } from 'node:fs'
+import { existsSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import type { KeyHandle } from '../../native/load.js'
 import type { KeyCreationRecord, KeyCreationTable, KmsServerAddress } from '../../store/store.js'
 import { KeyProvider } from '../../vcenter/key-provider.js'
-import type { KeyProviderCredentials } from '../../vcenter/key-provider/spec.js'
 import { VCenter } from '../../vcenter/vcenter.js'
-import { address, readText, type Address } from '../arguments.js'
+import { address, type Address } from '../arguments.js'
+import { requireClientCredentials } from '../client-credentials.js'
 import { order } from '../kms/control.js'
 
 export interface KeyOptions {
@@ -68,7 +68,7 @@ export class KeySource {
   /** Opens what the options name; nothing is sent yet. VMSEAL_INVALID_ARGUMENT when they name no way to a key. */
   static async open(options: KeyOptions): Promise<KeySource> {
     if (options.vcenter !== undefined) return KeySource.#ofVCenter(resolve(options.vcenter), options)
-    const { privateKeyFile, ...credentials } = credentialsOf(options)
+    const { privateKeyFile, ...credentials } = requireClientCredentials(options)
     const provider = new KeyProvider({
       record: {
         id: options.providerId ?? 'kms',
@@ -149,58 +149,6 @@ async function serverOf({ server, serverName, kms }: KeyOptions): Promise<KmsSer
     )
   const directory = resolve(kms)
   return (await order(directory, 'status', { directory })).endpoint
-}
-
-function credentialsOf(options: KeyOptions): KeyProviderCredentials {
-  const folder = options.credentials === undefined ? {} : filesOf(resolve(options.credentials))
-  const { ca, certificate, key } = { ...folder, ...definedOf(options) }
-  if (ca === undefined || certificate === undefined || key === undefined)
-    throw wrongCall('give --credentials, or --ca, --certificate and --key: who this client is to the KMS')
-  return {
-    caCertificate: readText(ca),
-    certificate: readText(certificate),
-    privateKeyFile: resolve(key),
-  }
-}
-
-interface CredentialPaths {
-  readonly ca?: string
-  readonly certificate?: string
-  readonly key?: string
-}
-
-function definedOf({ ca, certificate, key }: KeyOptions): CredentialPaths {
-  return {
-    ...(ca === undefined ? {} : { ca }),
-    ...(certificate === undefined ? {} : { certificate }),
-    ...(key === undefined ? {} : { key }),
-  }
-}
-
-/** The newest pair of the folder: each enrolment adds one. */
-function filesOf(folder: string): CredentialPaths {
-  if (!existsSync(folder))
-    throw new VmsealError('VMSEAL_NOT_FOUND', `there is no folder ${folder}`, {
-      details: { subject: folder },
-    })
-  const names = new Set(readdirSync(folder))
-  const pairs = [...names].filter((name) => name.endsWith('.key') && names.has(certificateOf(name)))
-  const newest = pairs
-    .map((name) => ({ name, time: statSync(join(folder, name)).mtimeMs }))
-    .toSorted((a, b) => b.time - a.time)[0]?.name
-  if (newest === undefined || !names.has('ca.pem'))
-    throw wrongCall(
-      `${folder} does not hold ca.pem, a certificate and its key, as \`vmseal kms enrol\` makes them`,
-    )
-  return {
-    ca: join(folder, 'ca.pem'),
-    certificate: join(folder, certificateOf(newest)),
-    key: join(folder, newest),
-  }
-}
-
-function certificateOf(keyFile: string): string {
-  return keyFile.replace(/\.key$/, '.pem')
 }
 
 /** A lost answer is followed up while this command runs, not after it. */

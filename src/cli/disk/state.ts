@@ -1,7 +1,11 @@
 /** What a disk file is, read without a key. */
 import { resolve } from 'node:path'
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../../errors.js'
-import { native } from '../../native/load.js'
+import { native, type KeyHandle } from '../../native/load.js'
+import type { KeySource } from './key-source.js'
+
+/** What a disk that belongs to no VM is bound to. */
+export const noVm = '00000000-0000-0000-0000-000000000000'
 
 /** A data key and the KEKs of which any one opens it. */
 export interface DataKeyState {
@@ -114,6 +118,27 @@ export function readEncrypted(file: string): DiskState & { readonly diskId: stri
       },
     )
   return { ...disk, diskId: disk.diskId }
+}
+
+/** A KEK that opens the disk: the first one that the KMS still has. */
+export async function anyOf(keys: KeySource, disk: Pick<DiskState, 'path' | 'keys'>): Promise<KeyHandle> {
+  let failure: unknown
+  for (const key of disk.keys) {
+    try {
+      return await keys.fetch(key)
+    } catch (error) {
+      failure ??= error
+    }
+  }
+  throw failure ?? new VmsealError('VMSEAL_DESCRIPTOR_INVALID', `${disk.path} names no key`)
+}
+
+/** Where the disk says it belongs, or where the caller says so. */
+export function bindingOf(
+  disk: DiskState & { readonly diskId: string },
+  vmId: string | undefined,
+): { vmId: string; diskId: string } {
+  return { vmId: vmId ?? disk.vmId ?? noVm, diskId: disk.diskId }
 }
 
 /** A disk between two states is not looked into, but for its descriptor. */

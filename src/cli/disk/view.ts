@@ -5,9 +5,8 @@ import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { native } from '../../native/load.js'
 import { output } from '../output.js'
-import { anyOf, bindingOf } from './convert.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions } from './key-source.js'
-import { readEncrypted } from './state.js'
+import { anyOf, bindingOf, readEncrypted } from './state.js'
 
 interface ViewOptions extends KeyOptions {
   readonly luks1?: true

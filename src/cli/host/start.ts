@@ -43,7 +43,7 @@ export function addStart(host: Command): void {
 Example:
   vmseal host start --name esx-1 --datastore ds1=/srv/ds1 --directory /var/lib/vmseal/host --listen 192.0.2.11
 Give the token and the address to vCenter, over a way that nobody else reads:
-  cluster.addHost({ address: { host: '192.0.2.11', port: ${usualPort} }, token })
+  vmseal host add 192.0.2.11:${usualPort} --cluster prod --token-file -
 The token is good once. Afterwards the host answers that vCenter and nobody else; after a restart its keys come from there.
 It ends at SIGINT or SIGTERM: work is cancelled, virtual machines are off, keys are wiped.`,
     )

@@ -7,7 +7,7 @@ import { native } from '../../native/load.js'
 import { directoryName, portNumber, readPassphrase } from '../arguments.js'
 import { output } from '../output.js'
 import { firstSignal } from '../signal.js'
-import { ControlSocket } from './control.js'
+import { openKmsControl } from './control.js'
 
 interface StartOptions {
   readonly directory: string
@@ -60,7 +60,7 @@ async function start({ directory, host, port, passphraseFile, log }: StartOption
     ...(passphraseFile === undefined ? {} : { passphrase: readPassphrase(passphraseFile) }),
   })
   try {
-    const control = await ControlSocket.open(directory, kms)
+    const control = await openKmsControl(directory, kms)
     try {
       announce(kms, resolve(directory))
       if (log) reportOperations(kms)

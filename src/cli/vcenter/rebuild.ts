@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { copyFile, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { hostname, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { InvalidArgumentError, type Command } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { Host } from '../../host/host.js'
 import { DirectoryLock } from '../../store/directory-lock.js'
@@ -38,7 +38,12 @@ export function addRebuild(vcenter: Command): void {
       datastore,
     )
     .option('--cluster <name>', 'cluster that takes the VMs', 'rebuilt')
-    .option('--host <name>', 'name of the host that this machine is', hostname())
+    .addOption(
+      new Option('--host <name>', 'name of the host that this machine is').default(
+        hostname(),
+        'the name of this machine',
+      ),
+    )
     .option('--provider <id>', 'key provider to register, by exactly the id that the VMs name')
     .option('--server <host:port>', 'a server of that provider (may be repeated)', collect)
     .option('--ca <file>', 'authority, or certificate, of its servers (PEM)')

@@ -27,17 +27,16 @@ export function decodeTtlv(bytes: Uint8Array, limits: TtlvLimits = defaultLimits
 
 /** Encodes one item with everything in it. Throws VMSEAL_INVALID_ARGUMENT for a value outside its type. */
 export function encodeTtlv(node: TtlvNode, limits: TtlvLimits = defaultLimits): Buffer {
-  const sizes = new Map<TtlvNode, number>()
-  const total = measure(node, sizes, limits, { items: 0 }, 1)
+  const total = measure(node, limits, { items: 0 }, 1)
   if (total > limits.maxBytes) throw tooLarge(`a message of ${total} bytes, the limit is ${limits.maxBytes}`)
   const output = Buffer.alloc(total)
-  write(node, output, 0, sizes)
+  write(node, output, 0)
   return output
 }
 
 /** Bytes of an item on the wire, with header and padding, before any key is spliced in. */
 export function encodedLength(node: TtlvNode, limits: TtlvLimits = defaultLimits): number {
-  return measure(node, new Map(), limits, { items: 0 }, 1)
+  return measure(node, limits, { items: 0 }, 1)
 }
 
 const headerBytes = 8
@@ -71,7 +70,7 @@ class Decoder {
     this.#items += 1
     if (this.#items > this.#limits.maxItems) throw tooLarge(`more than ${this.#limits.maxItems} items`)
     if (end - start < headerBytes) throw malformed('an item is cut within its header')
-    const tag = this.#bytes.readUIntBE(start, 3)
+    const tag = this.#bytes.readUInt32BE(start) >>> 8
     const vendor = tag >>> 16
     if (vendor !== 0x42 && vendor !== 0x54) throw malformed(`${tagName(tag)} is no KMIP tag`)
     const code = this.#bytes[start + 3] as number
@@ -121,34 +120,37 @@ class Decoder {
         return BigInt.asIntN(length * 8, BigInt(`0x${this.#bytes.toString('hex', at, at + length)}`))
       }
       case 'TextString':
-        try {
-          return utf8.decode(this.#bytes.subarray(at, at + length))
-        } catch {
-          throw malformed(`${tagName(tag)} is not UTF-8`)
-        }
+        return this.#text(tag, at, at + length)
       default:
         return new Uint8Array(this.#bytes.subarray(at, at + length))
     }
   }
+
+  #text(tag: number, start: number, end: number): string {
+    // ASCII, which nearly all is, needs no decoder.
+    if (this.#isAscii(start, end)) return this.#bytes.toString('latin1', start, end)
+    try {
+      return utf8.decode(this.#bytes.subarray(start, end))
+    } catch {
+      throw malformed(`${tagName(tag)} is not UTF-8`)
+    }
+  }
+
+  #isAscii(start: number, end: number): boolean {
+    for (let at = start; at < end; at++) if ((this.#bytes[at] as number) > 0x7f) return false
+    return true
+  }
 }
 
-/** Length of the value alone, checked against the type; every structure's is kept in `sizes`. */
-function measure(
-  node: TtlvNode,
-  sizes: Map<TtlvNode, number>,
-  limits: TtlvLimits,
-  count: { items: number },
-  depth: number,
-): number {
+/** Length of the item, its value checked against the type. */
+function measure(node: TtlvNode, limits: TtlvLimits, count: { items: number }, depth: number): number {
   if (depth > limits.maxDepth) throw invalid(`items nest deeper than ${limits.maxDepth}`)
   count.items += 1
   if (count.items > limits.maxItems) throw tooLarge(`more than ${limits.maxItems} items`)
-  let length = 0
-  if (node.type === 'Structure')
-    for (const child of node.value) length += measure(child, sizes, limits, count, depth + 1)
-  else length = valueLength(node)
-  sizes.set(node, length)
-  return headerBytes + padded(length)
+  if (node.type !== 'Structure') return headerBytes + padded(valueLength(node))
+  let length = headerBytes
+  for (const child of node.value) length += measure(child, limits, count, depth + 1)
+  return length
 }
 
 function valueLength(node: Exclude<TtlvNode, { type: 'Structure' }>): number {
@@ -182,49 +184,52 @@ function valueLength(node: Exclude<TtlvNode, { type: 'Structure' }>): number {
   }
 }
 
-function write(node: TtlvNode, output: Buffer, start: number, sizes: ReadonlyMap<TtlvNode, number>): number {
-  const length = sizes.get(node) as number
-  output.writeUIntBE(node.tag, start, 3)
-  output[start + 3] = itemTypes[node.type]
-  output.writeUInt32BE(length, start + 4)
+/** Writes an item that was measured: the position after it. */
+function write(node: TtlvNode, output: Buffer, start: number): number {
   const at = start + headerBytes
+  const length =
+    node.type === 'Structure' ? writeAll(node.value, output, at) - at : writeValue(node, output, at)
+  output.writeUInt32BE(((node.tag << 8) | itemTypes[node.type]) >>> 0, start)
+  output.writeUInt32BE(length, start + 4)
+  return at + padded(length)
+}
+
+function writeAll(nodes: readonly TtlvNode[], output: Buffer, start: number): number {
+  let position = start
+  for (const node of nodes) position = write(node, output, position)
+  return position
+}
+
+/** The length of the value. */
+function writeValue(node: Exclude<TtlvNode, { type: 'Structure' }>, output: Buffer, at: number): number {
   switch (node.type) {
-    case 'Structure': {
-      let position = at
-      for (const child of node.value) position = write(child, output, position, sizes)
-      break
-    }
     case 'Integer':
       output.writeInt32BE(node.value, at)
-      break
+      return 4
     case 'Enumeration':
     case 'Interval':
       output.writeUInt32BE(node.value, at)
-      break
+      return 4
     case 'LongInteger':
     case 'DateTime':
     case 'DateTimeExtended':
       output.writeBigInt64BE(node.value, at)
-      break
+      return 8
     case 'Boolean':
       output[at + 7] = node.value ? 1 : 0
-      break
-    case 'BigInteger':
-      output.write(
-        BigInt.asUintN(length * 8, node.value)
-          .toString(16)
-          .padStart(length * 2, '0'),
-        at,
-        'hex',
-      )
-      break
+      return 8
+    case 'BigInteger': {
+      const length = bigIntegerLength(node.value)
+      const digits = BigInt.asUintN(length * 8, node.value).toString(16)
+      output.write(digits.padStart(length * 2, '0'), at, 'hex')
+      return length
+    }
     case 'TextString':
-      output.write(node.value, at)
-      break
-    case 'ByteString':
+      return output.write(node.value, at)
+    default:
       output.set(node.value, at)
+      return node.value.byteLength
   }
-  return at + padded(length)
 }
 
 /** Bytes of the two's complement, sign bit included, in multiples of 8. */

@@ -10,10 +10,11 @@ import type { ByteStringNode, TtlvNode } from './node.js'
 import { tags } from './tags.js'
 
 /**
- * Gives each key its place in a received message, in a copy. When their numbers differ the keys are
+ * Gives each key its place in a received message, in a copy if there are any. When their numbers differ the keys are
  * disposed of and VMSEAL_KMIP_MALFORMED is thrown.
  */
 export function attachKeys(message: TtlvNode, keys: readonly KeyHandle[]): TtlvNode {
+  if (keys.length === 0 && !hasKeyPlace(message, false)) return message
   let used = 0
   const attach = (node: TtlvNode, inMaterial: boolean): TtlvNode => {
     if (node.type === 'Structure') {
@@ -35,17 +36,29 @@ export function attachKeys(message: TtlvNode, keys: readonly KeyHandle[]): TtlvN
 
 /** The keys of a message in order of appearance. */
 export function collectKeys(message: TtlvNode): KeyHandle[] {
-  if (message.type === 'Structure') return message.value.flatMap(collectKeys)
-  return message.type === 'ByteString' && message.key !== undefined ? [message.key] : []
+  const keys: KeyHandle[] = []
+  forEachKey(message, (key) => keys.push(key))
+  return keys
+}
+
+export function forEachKey(message: TtlvNode, visit: (key: KeyHandle) => void): void {
+  if (message.type === 'Structure') for (const child of message.value) forEachKey(child, visit)
+  else if (message.type === 'ByteString' && message.key !== undefined) visit(message.key)
 }
 
 /** Wipes every key of a message. */
 export function disposeKeys(message: TtlvNode): void {
-  for (const key of collectKeys(message)) key.dispose()
+  forEachKey(message, (key) => key.dispose())
 }
 
 const secretTags: ReadonlySet<number> = new Set([tags.KeyMaterial, tags.KeyValue, tags.Key])
 
 function isKeyPlace(node: TtlvNode, inMaterial: boolean): node is ByteStringNode {
   return node.type === 'ByteString' && node.value.byteLength === 0 && (inMaterial || secretTags.has(node.tag))
+}
+
+function hasKeyPlace(node: TtlvNode, inMaterial: boolean): boolean {
+  if (node.type !== 'Structure') return isKeyPlace(node, inMaterial)
+  const within = inMaterial || node.tag === tags.KeyMaterial
+  return node.value.some((child) => hasKeyPlace(child, within))
 }

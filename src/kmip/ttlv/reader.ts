@@ -8,7 +8,8 @@ import type { TagName } from './tags.js'
 
 /** Every method throws VMSEAL_KMIP_MALFORMED with the KMIP result reason that fits in `details.resultReason`. */
 export class StructureReader {
-  readonly #fields = new Map<number, TtlvNode[]>()
+  /** What nobody asked for yet, in order. */
+  readonly #rest: TtlvNode[]
   readonly #name: string
   readonly #lenient: boolean
 
@@ -17,11 +18,7 @@ export class StructureReader {
     this.#name = tagName(node.tag)
     this.#lenient = lenient
     if (node.type !== 'Structure') throw broken('InvalidMessage', `${this.#name} is no structure`)
-    for (const child of node.value) {
-      const same = this.#fields.get(child.tag)
-      if (same) same.push(child)
-      else this.#fields.set(child.tag, [child])
-    }
+    this.#rest = [...node.value]
   }
 
   get lenient(): boolean {
@@ -85,14 +82,14 @@ export class StructureReader {
 
   /** Ends the reading: a field that nobody asked for is an Invalid Field (KMIP 1.4, section 11.1). */
   end(): void {
-    const [tag] = this.#fields.keys()
-    if (tag !== undefined && !this.#lenient)
-      throw broken('InvalidField', `${this.#name} holds ${tagName(tag)}, which has no place there`)
+    const [node] = this.#rest
+    if (node && !this.#lenient)
+      throw broken('InvalidField', `${this.#name} holds ${tagName(node.tag)}, which has no place there`)
   }
 
   /** True if there are fields that nobody asked for. */
   get hasRest(): boolean {
-    return this.#fields.size > 0
+    return this.#rest.length > 0
   }
 
   #single(name: TagName, type?: ItemType): TtlvNode | undefined {
@@ -103,8 +100,12 @@ export class StructureReader {
 
   #take(name: TagName, type?: ItemType): TtlvNode[] {
     const tag = tags[name]
-    const found = this.#fields.get(tag) ?? []
-    this.#fields.delete(tag)
+    const found: TtlvNode[] = []
+    let kept = 0
+    for (const node of this.#rest)
+      if (node.tag === tag) found.push(node)
+      else this.#rest[kept++] = node
+    this.#rest.length = kept
     for (const node of found)
       if (type !== undefined && node.type !== type)
         throw broken('InvalidMessage', `${name} is of type ${node.type} instead of ${type}`)

@@ -11,6 +11,9 @@ import { builtInRoles, type Privilege } from './privileges.js'
 
 export const administrator = 'administrator'
 
+/** vCenter itself, in what it does without being asked. No user can have the name. */
+export const system = 'system'
+
 interface Call {
   readonly user: string
   /** Of an operation that is a task: what has to hold before it begins. */
@@ -31,6 +34,11 @@ export function admissionOfCall(): (() => Promise<void>) | undefined {
 
 export function runAs<Result>(call: Call, act: () => Result): Result {
   return calls.run(call, act)
+}
+
+/** Work in the background: whoever caused it is not the one who does it. */
+export function runAsSystem<Result>(act: () => Result): Result {
+  return calls.run({ user: system }, act)
 }
 
 export interface Refusal {
@@ -81,14 +89,14 @@ export class Access {
 
   /** The nearest permission counts: the one on the object itself, else the first one above that propagates. */
   async privilegesOn(user: string, entity: InventoryEntity): Promise<ReadonlySet<Privilege>> {
-    if (user === administrator) return new Set(builtInRoles[0]?.privileges)
+    if (isBuiltIn(user)) return new Set(builtInRoles[0]?.privileges)
     const rolesOf = await this.#rolesOf(user)
     return rolesOf(await pathOf(this.#store, entity))
   }
 
   /** What a user has on an object without the permission on the object itself. */
   async inherited(user: string, entity: InventoryEntity): Promise<Privilege[]> {
-    if (user === administrator) return []
+    if (isBuiltIn(user)) return []
     const rolesOf = await this.#rolesOf(user)
     const [, ...above] = await pathOf(this.#store, entity)
     // Whatever is above reaches the object only when it propagates.
@@ -98,7 +106,7 @@ export class Access {
   /** A check for many objects, whose cluster is known: what of a list may the acting user see. */
   async viewer(): Promise<(entity: InventoryEntity, clusterId?: string) => boolean> {
     const user = actingUser()
-    if (user === administrator) return () => true
+    if (isBuiltIn(user)) return () => true
     const rolesOf = await this.#rolesOf(user)
     return (entity, clusterId) =>
       rolesOf([
@@ -120,6 +128,10 @@ export class Access {
     )
     return (path) => byRole.get(nearest(path, byEntity)?.role ?? '') ?? new Set()
   }
+}
+
+function isBuiltIn(user: string): boolean {
+  return user === administrator || user === system
 }
 
 /** Stands where an object's own permission is not to count. */

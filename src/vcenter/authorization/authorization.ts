@@ -6,7 +6,7 @@
 import { VmsealError } from '../../errors.js'
 import type { PermissionRecord, RoleRecord, Store, UserRecord } from '../../store/store.js'
 import { notFound, requireName } from '../names.js'
-import { actingUser, administrator, type Access } from './access.js'
+import { actingUser, administrator, system, type Access } from './access.js'
 import { describeEntity, resolveObject, rootEntity, type InventoryObject } from './inventory-objects.js'
 import { allPrivileges, builtInRoles, isPrivilege, type Privilege } from './privileges.js'
 
@@ -51,11 +51,11 @@ export class Users {
     this.#services = services
   }
 
-  /** VMSEAL_ALREADY_EXISTS if the name is taken, `administrator` always is. */
+  /** VMSEAL_ALREADY_EXISTS if the name is taken, `administrator` and `system` always are. */
   async create(name: string): Promise<UserRecord> {
     const createdAt = this.#services.clock().toISOString()
     const user = { name: requireName('user name', name), createdAt }
-    if (name === administrator) throw alreadyExists('user', name)
+    if (name === administrator || name === system) throw alreadyExists('user', name)
     await this.#services.store.authorization.insertUser(user)
     return user
   }

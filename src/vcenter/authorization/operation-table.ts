@@ -1,4 +1,5 @@
 /** The rules by class, as the guard looks them up. */
+import { Alarms } from '../alarms.js'
 import { Cluster, Clusters } from '../clusters.js'
 import { EventLog } from '../events.js'
 import { Hosts } from '../hosts.js'
@@ -36,6 +37,7 @@ export const operationTable: ReadonlyMap<
   rules(ProviderKeys, operations.providerKeysRules),
   rules(Tasks, operations.tasksRules),
   rules(EventLog, operations.eventLogRules),
+  rules(Alarms, operations.alarmsRules),
   rules(Authorization, {}),
   rules(Users, operations.usersRules),
   rules(Roles, operations.rolesRules),

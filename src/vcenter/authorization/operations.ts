@@ -4,6 +4,7 @@
  */
 import type { EventEmitter } from 'node:events'
 import type { InventoryEntity, Store } from '../../store/store.js'
+import type { Alarms } from '../alarms.js'
 import type { Cluster, Clusters } from '../clusters.js'
 import type { EventLog } from '../events.js'
 import type { Hosts } from '../hosts.js'
@@ -16,6 +17,7 @@ import type { Tasks } from '../tasks.js'
 import type { VCenter } from '../vcenter.js'
 import type { VirtualMachine } from '../virtual-machine.js'
 import type { VirtualMachines } from '../virtual-machines.js'
+import type { VirtualMachineSummary } from '../vm-search.js'
 import type { Permissions, Roles, Users } from './authorization.js'
 import { clusterEntity, resolveObject, rootEntity } from './inventory-objects.js'
 import type { InventoryObject } from './inventory-objects.js'
@@ -71,10 +73,27 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
     'Cryptographer.Decrypt',
     'Cryptographer.RegisterHost',
   ]),
+  compliance: call(onVm('System.Read')),
+  apply: task(onVm('StorageProfile.Apply'), [
+    'Cryptographer.Encrypt',
+    'Cryptographer.Decrypt',
+    'Cryptographer.Recrypt',
+    'Cryptographer.RegisterHost',
+  ]),
   recrypt: task(onVm('Cryptographer.Recrypt')),
+  // What was begun is gone on with: the privilege of what it is.
+  resumeConversion: task(onVm('System.Read'), [
+    'Cryptographer.Encrypt',
+    'Cryptographer.Decrypt',
+    'Cryptographer.Recrypt',
+  ]),
   addDisk: task(onVm('VirtualMachine.Config.AddNewDisk'), [
     'Cryptographer.EncryptNew',
     'Cryptographer.RegisterHost',
+  ]),
+  attachDisk: task(onVm('VirtualMachine.Config.AddExistingDisk'), [
+    'Cryptographer.AddDisk',
+    'Cryptographer.RegisterVM',
   ]),
   // The key is on the host: no crypto privilege.
   powerOn: call(onVm('VirtualMachine.Interact.PowerOn')),
@@ -84,6 +103,23 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   detachDisk: call(onVm('VirtualMachine.Config.RemoveDisk')),
   digest: call(onVm('VirtualMachine.Provisioning.DiskRandomRead'), ['Cryptographer.Access']),
   readDisk: call(onVm('VirtualMachine.Provisioning.DiskRandomRead'), ['Cryptographer.Access']),
+  writeDisk: call(onVm('VirtualMachine.Provisioning.DiskRandomAccess'), ['Cryptographer.Access']),
+  snapshots: call(onVm('System.Read')),
+  // A child is made under the KEK of its disk: no crypto privilege, as in vSphere.
+  createSnapshot: task(onVm('VirtualMachine.State.CreateSnapshot')),
+  revertToSnapshot: task(onVm('VirtualMachine.State.RevertToSnapshot')),
+  removeSnapshot: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  removeAllSnapshots: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  consolidateDisks: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  clone: task(onVm('VirtualMachine.Provisioning.Clone'), [
+    'VirtualMachine.Inventory.CreateFromExisting',
+    'Datastore.AllocateSpace',
+    'Cryptographer.Clone',
+    'Cryptographer.Encrypt',
+    'Cryptographer.Decrypt',
+    'Cryptographer.Recrypt',
+    'Cryptographer.RegisterHost',
+  ]),
   unregister: call(onVm('VirtualMachine.Inventory.Unregister')),
   destroy: call(onVm('VirtualMachine.Inventory.Delete')),
 }
@@ -115,6 +151,10 @@ export const virtualMachinesRules: Rules<VirtualMachines> = {
   list: {
     ...call(),
     entry: ({ id, clusterId }: VirtualMachine) => ({ entity: { type: 'vm', id }, clusterId }),
+  },
+  search: {
+    ...call(),
+    entry: ({ id, clusterId }: VirtualMachineSummary) => ({ entity: { type: 'vm', id }, clusterId }),
   },
   get: call(onNamed('virtualMachine', 'System.Read')),
 }
@@ -149,6 +189,11 @@ export const hostsRules: Rules<Hosts> = {
 
 export const storagePoliciesRules: Rules<StoragePolicies> = {
   create: call(atRoot('StorageProfile.Update'), ['Cryptographer.ManageEncryptionPolicy']),
+  clone: call(atRoot('StorageProfile.View', 'StorageProfile.Update'), [
+    'Cryptographer.ManageEncryptionPolicy',
+  ]),
+  update: call(atRoot('StorageProfile.Update'), ['Cryptographer.ManageEncryptionPolicy']),
+  remove: call(atRoot('StorageProfile.Update'), ['Cryptographer.ManageEncryptionPolicy']),
   list: call(atRoot('StorageProfile.View')),
   get: call(atRoot('StorageProfile.View')),
 }
@@ -200,6 +245,7 @@ export const providerKeysRules: Rules<ProviderKeys> = {
   list: manageKeys,
   create: manageKeys,
   query: manageKeys,
+  usage: manageKeys,
   remove: manageKeys,
   unused: manageKeys,
   destroyUnused: manageKeys,
@@ -207,6 +253,9 @@ export const providerKeysRules: Rules<ProviderKeys> = {
 
 export const tasksRules: Rules<Tasks> = {
   list: call(atRoot('System.Read')),
+  subscribe: stream(atRoot('System.Read')),
+  // One's own task needs nothing.
+  cancel: call([], ['Global.CancelTask']),
   start: internal,
   stop: internal,
   failInterrupted: internal,
@@ -219,6 +268,16 @@ export const eventLogRules: Rules<EventLog> = {
   verify: call(atRoot('Global.Diagnostics')),
   append: internal,
   close: internal,
+}
+
+export const alarmsRules: Rules<Alarms> = {
+  list: call(atRoot('System.Read')),
+  subscribe: stream(atRoot('System.Read')),
+  acknowledge: call(atRoot('Alarm.Acknowledge')),
+  clear: call(atRoot('Alarm.SetStatus')),
+  consider: internal,
+  catchUp: internal,
+  settle: internal,
 }
 
 export const usersRules: Rules<Users> = {

@@ -4,6 +4,8 @@
 const privileges = {
   'System.View': 'see that an object exists',
   'System.Read': 'see the state of an object',
+  'Alarm.Acknowledge': 'say that one sees to an alarm',
+  'Alarm.SetStatus': 'clear an alarm',
   'Authorization.ModifyPermissions': 'give and take roles on an object',
   'Authorization.ModifyRoles': 'make, change and remove roles',
   'Authorization.ModifyUsers': 'make and remove users',
@@ -47,6 +49,7 @@ const privileges = {
   'VirtualMachine.Inventory.Register': 'register a VM that lies on a datastore',
   'VirtualMachine.Inventory.Unregister': 'take a VM out of the inventory',
   'VirtualMachine.Provisioning.Clone': 'clone a VM',
+  'VirtualMachine.Provisioning.DiskRandomAccess': 'write to a disk of a VM',
   'VirtualMachine.Provisioning.DiskRandomRead': 'read a disk of a VM',
   'VirtualMachine.Provisioning.GetVmFiles': 'export the files of a VM',
   'VirtualMachine.Provisioning.PutVmFiles': 'restore the files of a VM',

@@ -84,16 +84,20 @@ export class Walk {
   }
 
   async #resolve(): Promise<string> {
-    const looking = lookup(this.#server.host, { all: true })
+    const { proxy } = this.#server
+    const looking = lookup((proxy ?? this.#server).host, { all: true })
     const found = await this.#deadline().race(looking, 'looking up the name', () => {})
-    return found.map(({ address }) => address).join(', ')
+    const addresses = found.map(({ address }) => address).join(', ')
+    return proxy ? `the proxy is ${addresses}` : addresses
   }
 
   #reach(): Promise<string> {
-    const { host, port } = this.#server
-    const socket = connect({ host, port })
+    const { host, port, proxy } = this.#server
+    const first = proxy ?? { host, port }
+    const socket = connect({ host: first.host, port: first.port })
     const connected = new Promise<string>((resolve, reject) => {
-      socket.once('connect', () => resolve(`port ${port} is open at ${socket.remoteAddress}`))
+      const what = proxy ? 'port of the proxy' : 'port'
+      socket.once('connect', () => resolve(`${what} ${first.port} is open at ${socket.remoteAddress}`))
       socket.once('error', reject)
     })
     return this.#deadline()

@@ -1,10 +1,9 @@
 /** Who uses a key: VMs by the inventory, hosts by what they hold now. */
 import { isVmsealError, type CryptoKeyId } from '../../errors.js'
-import type { Store, VmRecord } from '../../store/store.js'
+import type { Store } from '../../store/store.js'
 import type { HostConnection, HostConnections } from '../host-connections.js'
 import type { EventLog } from '../events.js'
 import { sameKey, tolerateKnown, withoutKeys } from '../key-distribution.js'
-import { keysOf } from '../vm-record.js'
 
 export interface KeyUse {
   /** Names of the VMs whose home or a disk is wrapped with it. */
@@ -46,8 +45,9 @@ export async function takeUnusedFromHosts(
   keys: readonly CryptoKeyId[],
 ): Promise<void> {
   const { store, connections, events } = services
-  const vms = await store.virtualMachines.list()
-  const unused = withoutKeys(keys, vms.flatMap(keysOf))
+  const unused: CryptoKeyId[] = []
+  for (const key of withoutKeys(keys, []))
+    if ((await store.virtualMachines.partsOfKey(key)).length === 0) unused.push(key)
   if (unused.length === 0) return
   const { held } = await heldByHosts(store.hosts, connections)
   for (const { host, keys: onHost } of held)
@@ -60,11 +60,14 @@ export async function takeUnusedFromHosts(
       }
 }
 
-export function useOf(key: CryptoKeyId, vms: readonly VmRecord[], held: readonly HeldKeys[]): KeyUse {
+export async function useOf(
+  { virtualMachines }: Pick<Store, 'virtualMachines'>,
+  key: CryptoKeyId,
+  held: readonly HeldKeys[],
+): Promise<KeyUse> {
+  const parts = await virtualMachines.partsOfKey(key)
   return {
-    virtualMachines: vms
-      .filter((vm) => keysOf(vm).some((other) => sameKey(other, key)))
-      .map(({ name }) => name),
+    virtualMachines: [...new Set(parts.map(({ virtualMachine }) => virtualMachine))],
     hosts: held.filter(({ keys }) => keys.some((other) => sameKey(other, key))).map(({ host }) => host.name),
   }
 }

@@ -2,7 +2,9 @@
 import { VmsealError } from '../../errors.js'
 import type { KmipCredential } from '../../kmip/credential.js'
 import type { KeyProviderRecord, KmsServerAddress, Store } from '../../store/store.js'
+import { runAsSystem } from '../authorization/access.js'
 import type { EventLog } from '../events.js'
+import { tolerateKnown } from '../key-distribution.js'
 import { KeyProvider } from '../key-provider.js'
 import type { CredentialFiles } from './credential-files.js'
 import type { ServerIdentity } from './dialer.js'
@@ -85,15 +87,26 @@ export class OpenProviders {
   ): KeyProvider {
     const { store, events, files, clock, timing, onReturn } = this.#services
     const { id: providerId, privateKeyFile } = known.record
+    let told = false
     return new KeyProvider({
       ...known,
       privateKeyFile: files.path(privateKeyFile),
       creations: store.keyCreations,
       timing,
       clock,
-      ...(onReturn ? { onReturn } : {}),
-      onUnreachable: (message) =>
-        events.append('com.vmware.vc.kms.crypto.Unreachable', { providerId, message }),
+      onReturn: () => {
+        onReturn?.()
+        if (!told) return
+        told = false
+        // Nobody waits for it; what cannot be written down is told by the next look at the servers.
+        void runAsSystem(() => events.append('vmseal.kms.crypto.Reachable', { providerId })).catch(
+          tolerateKnown,
+        )
+      },
+      onUnreachable: (message) => {
+        told = true
+        return events.append('com.vmware.vc.kms.crypto.Unreachable', { providerId, message })
+      },
       onDistrust: (server, message) =>
         events.append('vmseal.kms.crypto.ServerNotTrusted', { providerId, server, message }),
     })

@@ -9,8 +9,8 @@ import type { HostConnections } from '../host-connections.js'
 import { sameKey, withoutKeys } from '../key-distribution.js'
 import type { KeyProvider } from '../key-provider.js'
 import type { VmInventory } from '../vm-inventory.js'
-import { keysOf } from '../vm-record.js'
 import { heldByHosts, useOf, type HeldKeys, type KeyUse } from './key-use.js'
+import { usageOf, type KeyUsage } from './key-usage.js'
 import { UnusedKeys, type UnusedKey } from './unused-keys.js'
 
 export type { KeyUse } from './key-use.js'
@@ -64,9 +64,9 @@ export class ProviderKeys {
 
   /** Every key that a VM or a connected host has, each once. */
   async list(): Promise<CryptoKeyId[]> {
-    const vms = await this.#services.store.virtualMachines.list()
+    const used = await this.#services.store.virtualMachines.usedKeys()
     const held = await this.#heldByHosts()
-    return withoutKeys([...vms.flatMap(keysOf), ...held.flatMap(({ keys }) => keys)], [])
+    return withoutKeys([...used, ...held.flatMap(({ keys }) => keys)], [])
   }
 
   /** Makes a key that no VM uses yet, at the default provider or the named one. `x-` attributes go with it. */
@@ -90,16 +90,24 @@ export class ProviderKeys {
 
   /** In the order asked for. A text is an id at the default provider. Never fetches a key. */
   async query(keys: readonly (string | CryptoKeyId)[]): Promise<KeyStatus[]> {
-    const [vms, held] = await Promise.all([this.#services.store.virtualMachines.list(), this.#heldByHosts()])
+    const held = await this.#heldByHosts()
     return Promise.all(
       keys.map(async (name) => {
         const key = await this.#resolve(name)
-        const use = useOf(key, vms, held)
+        const use = await useOf(this.#services.store, key, held)
         if (key.providerId === '')
           return { key, available: false, reason: 'KeyStateMissingInCache' as const, ...use }
         return { key, ...(await this.#availability(key)), ...use }
       }),
     )
+  }
+
+  /**
+   * Everything that needs a key, in the order asked for: parts of VMs, hosts, and files on the datastores of connected hosts, which are
+   * searched for it. A text is an id at the default provider.
+   */
+  async usage(keys: readonly (string | CryptoKeyId)[]): Promise<KeyUsage[]> {
+    return usageOf(this.#services, await Promise.all(keys.map((name) => this.#resolve(name))))
   }
 
   /**
@@ -111,11 +119,13 @@ export class ProviderKeys {
     keys: readonly (string | CryptoKeyId)[],
     options: { readonly force?: boolean } = {},
   ): Promise<RemovedKey[]> {
-    const vms = await this.#services.store.virtualMachines.list()
+    const { virtualMachines } = this.#services.store
     const held = await this.#heldByHosts()
+    const users = new Set<string>()
     const resolved = await Promise.all(keys.map((name) => this.#resolve(name)))
     for (const key of resolved) {
-      const use = useOf(key, vms, held)
+      const use = await useOf(this.#services.store, key, held)
+      for (const name of use.virtualMachines) users.add(name)
       if (use.virtualMachines.length > 0 && options.force !== true)
         throw new VmsealError(
           'VMSEAL_INVALID_STATE',
@@ -129,16 +139,15 @@ export class ProviderKeys {
     }
     const removed: RemovedKey[] = []
     for (const key of resolved) removed.push({ key, hosts: await this.#takeFromHosts(key, held) })
-    await this.#lookAgain(
-      vms.filter((vm) => keysOf(vm).some((key) => resolved.some((gone) => sameKey(key, gone)))),
-    )
+    const lookedAt = await Promise.all([...users].map((name) => virtualMachines.findByName(name)))
+    await this.#lookAgain(lookedAt.filter((vm) => vm !== undefined))
     return removed
   }
 
   /**
    * The keys at the KMS that this client made for a vCenter and that no VM and no connected host uses. Where several
-   * vCenters share one client certificate, those of the others are among them; so are the keys of VMs that are not
-   * registered here, whose files nobody looks at.
+   * vCenters share one client certificate, those of the others are among them. Where files on datastores of connected hosts name a
+   * key all the same (VMs that are not registered here, detached disks, copies), they are told. Other backups are not looked at.
    */
   unused(providerId: string): Promise<UnusedKey[]> {
     return this.#unused.report(providerId)
@@ -146,7 +155,7 @@ export class ProviderKeys {
 
   /**
    * Destroys keys of the report at the KMS, for good; returns their ids. Nothing is destroyed after
-   * VMSEAL_INVALID_STATE (one is used, or a task is under way), VMSEAL_INVALID_ARGUMENT (one is not of the report), or
+   * VMSEAL_INVALID_STATE (one is used, a file on a datastore names it or cannot be read, or a task is under way), VMSEAL_INVALID_ARGUMENT (one is not of the report), or
    * VMSEAL_HOST_UNREACHABLE (a host does not say what it uses).
    */
   destroyUnused(providerId: string, keyIds: readonly string[]): Promise<string[]> {

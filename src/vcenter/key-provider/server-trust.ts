@@ -28,8 +28,9 @@ export class ServerTrust {
 
   /** What the server shows now, without trusting it; nothing is sent to it. VMSEAL_KMIP_CONNECTION and the like. */
   async fetch(providerId: string, server: KmsServerAddress): Promise<FetchedCertificate> {
-    const { host, port } = await this.#require(providerId, server)
-    const certificate = await native.fetchServerCertificate(host, port, defaultTiming.connectTimeoutMs)
+    const { host, port, proxy } = await this.#require(providerId, server)
+    const { connectTimeoutMs } = defaultTiming
+    const certificate = await native.fetchServerCertificate(host, port, connectTimeoutMs, proxy)
     const info = describeForPeople(certificate, this.#clock())
     const known = await this.list(providerId, server)
     return { certificate, info, trusted: known.some((entry) => entry.keyHash === info.keyHash) }

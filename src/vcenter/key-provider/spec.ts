@@ -40,16 +40,22 @@ export function requireServers(servers: KeyProviderSpec['servers']): KmsServerAd
     ? (servers as readonly KmsServerAddress[])
     : [servers as KmsServerAddress]
   if (list.length === 0) throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'a key provider needs a server')
-  const addresses = list.map(({ host, port, serverName }) => {
-    const address = requireName('KMS host', host)
-    if (!Number.isInteger(port) || port < 1 || port > 65535)
-      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `port ${port} of KMS ${address} is not 1 to 65535`)
-    return serverName === undefined ? { host: address, port } : { host: address, port, serverName }
-  })
+  const addresses = list.map(({ serverName, proxy, ...server }) => ({
+    ...requireAddress('KMS', server),
+    ...(serverName === undefined ? {} : { serverName }),
+    ...(proxy === undefined ? {} : { proxy: requireAddress('proxy', proxy) }),
+  }))
   for (const [index, { host, port }] of addresses.entries())
     if (addresses.slice(0, index).some((other) => isDeepStrictEqual([other.host, other.port], [host, port])))
       throw new VmsealError('VMSEAL_ALREADY_EXISTS', `${host}:${port} is given twice`, {
         details: { subject: `${host}:${port}` },
       })
   return addresses
+}
+
+function requireAddress(what: string, { host, port }: Pick<KmsServerAddress, 'host' | 'port'>) {
+  const name = requireName(`${what} host`, host)
+  if (!Number.isInteger(port) || port < 1 || port > 65535)
+    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `port ${port} of ${what} ${name} is not 1 to 65535`)
+  return { host: name, port }
 }

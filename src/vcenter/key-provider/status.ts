@@ -74,12 +74,12 @@ export function overallStatus(
 }
 
 async function fetchInfo(
-  { host, port }: KmsServerAddress,
+  { host, port, proxy }: KmsServerAddress,
   { connectTimeoutMs }: KeyProviderTiming,
   now: Date,
 ): Promise<CertificateInfo | undefined> {
   try {
-    return describeForPeople(await native.fetchServerCertificate(host, port, connectTimeoutMs), now)
+    return describeForPeople(await native.fetchServerCertificate(host, port, connectTimeoutMs, proxy), now)
   } catch (error) {
     if (isVmsealError(error)) return undefined
     throw error

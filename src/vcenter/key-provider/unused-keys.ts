@@ -4,6 +4,7 @@ import { attributeValue } from '../../kmip/attributes.js'
 import type { KmipClient } from '../../kmip/client.js'
 import { productAttributes, type KeyProvider } from '../key-provider.js'
 import { keyNamePrefix } from './key-creations.js'
+import { filesOf, keysInFiles } from './key-usage.js'
 import { heldByHosts } from './key-use.js'
 import type { ProviderKeysServices } from './provider-keys.js'
 
@@ -13,6 +14,8 @@ export interface UnusedKey {
   /** What it was made for: `x-Name` and `x-Identifier`. */
   readonly madeFor?: string
   readonly identifier?: string
+  /** Files on datastores of connected hosts that name it all the same: of VMs that are not registered here, and detached disks. */
+  readonly files?: readonly string[]
 }
 
 /** Ids in one Locate, and keys in one message about their attributes. */
@@ -35,10 +38,14 @@ export class UnusedKeys {
     const all = await locateAll(provider)
     const { used } = await this.#used(providerId)
     const candidates = all.filter((id) => !used.has(id))
+    const { named } = await keysInFiles(this.#services)
     const found: UnusedKey[] = []
     for (let start = 0; start < candidates.length; start += described)
       found.push(...(await describe(provider, candidates.slice(start, start + described))))
-    return found
+    return found.map((entry) => {
+      const files = filesOf(named, entry.key)
+      return files.length > 0 ? { ...entry, files } : entry
+    })
   }
 
   /**
@@ -55,7 +62,21 @@ export class UnusedKeys {
         `nobody knows what host ${silent.join(', ')} uses. Connect it, or remove it from its cluster`,
         { details: { subject: silent[0] ?? '' } },
       )
+    const { unknown } = await keysInFiles(this.#services)
+    if (unknown.length > 0)
+      throw new VmsealError(
+        'VMSEAL_INVALID_STATE',
+        `nobody knows which keys ${unknown.slice(0, 5).join(', ')} needs: it cannot be read. Repair or remove it`,
+        { details: { subject: unknown[0] ?? '' } },
+      )
     for (const keyId of keyIds) {
+      const { files = [] } = report.get(keyId) ?? {}
+      if (files.length > 0)
+        throw new VmsealError(
+          'VMSEAL_INVALID_STATE',
+          `key ${keyId} is named by ${files.slice(0, 5).join(', ')}: what it opens would be lost`,
+          { details: { subject: files[0] ?? '' } },
+        )
       if (used.has(keyId))
         throw new VmsealError('VMSEAL_INVALID_STATE', `key ${keyId} is used by a VM or held by a host`, {
           details: { subject: keyId },

@@ -9,14 +9,16 @@ use vmseal_secret::SecretKey;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
+use super::responder::{Outcome, Responder, Return, Terms};
 use super::trust::ConnectionVerifier;
-use super::{Closing, PeerIdentity, Reply, Request, Shared, guarded};
+use super::{Closing, PeerIdentity, Request, Shared, guarded};
 use crate::deadline::Deadline;
 use crate::tls::{self, TlsStream};
 use crate::ttlv::{self, HEADER, MessageKind};
 use crate::{Error, PlainMessage, pki, stack};
 
-type Stream = TlsStream<UnbufferedServerConnection>;
+/// In a box, since it goes from hand to hand.
+pub(super) type Stream = Box<TlsStream<UnbufferedServerConnection>>;
 /// A message and the keys that were cut out of it.
 type Cut = (Vec<u8>, Vec<SecretKey>);
 
@@ -44,10 +46,11 @@ impl Connection<'_> {
     fn run(&self, socket: TcpStream) -> Result<(), String> {
         let (mut stream, peer) = self.let_in(socket)?;
         let text = |error: Error| error.to_string();
-        loop {
-            // Each part leaves a clean stack before anything waits: for the handler, or for the next request.
-            let arrived = stack::scrubbed(|| self.receive(&mut stream)).map_err(text)?;
-            let Some((message, keys)) = arrived else { break };
+        let terms = Terms::of(&self.shared.config);
+        let back = Return::new().map_err(|error| format!("the system has no room: {error}"))?;
+        let (back, socket) = (Arc::new(back), stream.socket());
+        let mut idle = terms.idle();
+        while let Some((message, keys)) = self.receive_cleanly(&mut stream, idle).map_err(text)? {
             let request = Request {
                 connection_id: self.id,
                 peer: peer.clone(),
@@ -56,18 +59,45 @@ impl Connection<'_> {
                 keys,
                 closing: self.closing.clone(),
             };
-            let reply = match guarded(|| self.shared.handler.handle(request)) {
-                Some(Some(reply)) => reply,
-                Some(None) => break,
-                None => return Err("the handler of the server failed".to_owned()),
-            };
+            let holds_more = stream.holds_more();
+            let responder = Responder::new(stream, back.clone(), self.closing.clone(), terms);
+            if guarded(|| self.shared.handler.handle(request, responder)).is_none() {
+                return Err("the handler of the server failed".to_owned());
+            }
+            // The next request wakes this thread, not the answer to this one.
+            if !holds_more {
+                back.watch(&socket, &terms);
+            }
+            let outcome = back.take();
             if self.closing.is_set() {
                 return Ok(());
             }
-            stack::scrubbed(|| self.send(&mut stream, &reply)).map_err(text)?;
+            (stream, idle) = match outcome {
+                Outcome::Sent { stream, idle } => (stream, idle),
+                Outcome::Unsent { mut stream, rest, deadline } => {
+                    stack::scrubbed(|| stream.write_all(&rest, deadline)).map_err(text)?;
+                    (stream, terms.idle())
+                }
+                Outcome::Refused(stream) => {
+                    stream.close();
+                    return Ok(());
+                }
+                Outcome::Failed(reason) => return Err(reason),
+            };
         }
         stream.close();
         Ok(())
+    }
+
+    /// [`Connection::receive`], which leaves a clean stack before anything waits: for the handler, or for the next
+    /// request.
+    fn receive_cleanly(&self, stream: &mut Stream, idle: Deadline) -> Result<Option<Cut>, Error> {
+        let receive = || {
+            let arrived = self.receive(stream, idle);
+            let is_clean = matches!(&arrived, Ok(Some((_, keys))) if keys.is_empty() && !stream.holds_more());
+            (arrived, is_clean)
+        };
+        stack::scrubbed_unless(receive, |(_, is_clean)| *is_clean).0
     }
 
     /// The handshake, and who the client is.
@@ -87,7 +117,8 @@ impl Connection<'_> {
         let side =
             UnbufferedServerConnection::new(Arc::new(tls)).map_err(|error| named(tls::unusable(&error)))?;
         let deadline = Deadline::after(config.handshake_timeout, "the TLS handshake of the client");
-        let stream = TlsStream::handshake(side, socket, self.address.to_string(), deadline).map_err(named)?;
+        let stream =
+            Box::new(TlsStream::handshake(side, socket, self.address.to_string(), deadline).map_err(named)?);
 
         let chain = stream.certificates().to_vec();
         let identity = Arc::new(identity(&chain).map_err(named)?);
@@ -102,10 +133,10 @@ impl Connection<'_> {
     }
 
     /// The next request; None when the client has nothing more to say.
-    fn receive(&self, stream: &mut Stream) -> Result<Option<Cut>, Error> {
+    fn receive(&self, stream: &mut Stream, idle: Deadline) -> Result<Option<Cut>, Error> {
         let config = &self.shared.config;
         let mut header = [0; HEADER];
-        match stream.read(&mut header[..1], Deadline::after(config.idle_timeout, "the next request")) {
+        match stream.read(&mut header[..1], idle) {
             Ok(0) | Err(Error::Timeout { .. }) => return Ok(None),
             Ok(_) => {}
             Err(error) => return Err(error),
@@ -118,15 +149,6 @@ impl Connection<'_> {
         message[..HEADER].copy_from_slice(&header);
         stream.read_exact(&mut message[HEADER..], whole)?;
         ttlv::cut(message, &config.limits).map(Some)
-    }
-
-    fn send(&self, stream: &mut Stream, reply: &Reply) -> Result<(), Error> {
-        let config = &self.shared.config;
-        if let Some(header) = reply.message.first_chunk::<HEADER>() {
-            ttlv::message_length(header, MessageKind::Response, &config.limits)?;
-        }
-        let whole = ttlv::splice(&reply.message, &reply.keys, &config.limits)?;
-        stream.write_all(&whole, Deadline::after(config.request_timeout, "sending the response"))
     }
 }
 

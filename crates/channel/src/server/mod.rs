@@ -3,6 +3,7 @@
 mod accept;
 mod connection;
 mod registry;
+mod responder;
 mod trust;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -24,6 +25,7 @@ use registry::Registry;
 use trust::Trust;
 
 pub use crate::tls::TlsVersions;
+pub use responder::Responder;
 pub use trust::ClientTrust;
 
 /// How to serve.
@@ -132,12 +134,12 @@ impl Closing {
 
 /// What a server does with requests. A panic in a handler closes the connection it happened on and nothing else.
 pub trait Handler: Send + Sync {
-    /// Answers one request, on the connection's own thread, which it may block. None closes the connection, as does a
-    /// reply that is not a well-formed response with the right number of keys.
-    fn handle(&self, request: Request) -> Option<Reply>;
+    /// Answers one request, on the connection's own thread, which it may block, or later from any other. The next
+    /// request of the connection comes after the answer to this one.
+    fn handle(&self, request: Request, responder: Responder);
 
-    /// A connection whose client was let in is closed, or is being closed while [`Handler::handle`] works for it: that
-    /// call should then return soon. Called once a connection. Must not block.
+    /// A connection whose client was let in is closed, or is being closed while a request of it is worked on: its
+    /// responder should then be dropped soon. Called once a connection. Must not block.
     fn closed(&self, connection_id: u64) {
         let _ = connection_id;
     }

@@ -4,6 +4,7 @@ mod credentials;
 mod failure;
 mod outgoing;
 mod side;
+pub(crate) mod socket;
 mod stream;
 
 use std::sync::Arc;

@@ -1,10 +1,11 @@
 //! TLS bytes on their way to the socket: handshake and ciphertext, never plaintext.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::net::TcpStream;
 
 use rustls::unbuffered::{EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, WriteTraffic};
 
+use super::socket::{transmit, wait_to_write};
 use crate::deadline::Deadline;
 
 pub(super) enum Failure {
@@ -46,24 +47,41 @@ impl Outgoing {
         self.seal(|room| written(ready.queue_close_notify(room)))
     }
 
-    /// Sends everything taken so far.
-    pub(super) fn send(&mut self, socket: &mut TcpStream, deadline: Deadline) -> Result<(), Failure> {
-        let mut sent = 0;
-        while sent < self.sealed {
-            let left = deadline.remaining().map_err(|_| Failure::Late)?;
-            socket.set_write_timeout(Some(left)).map_err(Failure::Socket)?;
-            match socket.write(&self.bytes[sent..self.sealed]) {
-                Ok(0) => return Err(Failure::Socket(ErrorKind::WriteZero.into())),
-                Ok(count) => sent += count,
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(Failure::Late),
-                    _ => return Err(Failure::Socket(error)),
-                },
+    pub(super) fn is_empty(&self) -> bool {
+        self.sealed == 0
+    }
+
+    /// Sends everything taken so far. After a failure nothing is left of it: the connection is lost for sending.
+    pub(super) fn send(&mut self, socket: &TcpStream, deadline: Deadline) -> Result<(), Failure> {
+        while !self.is_empty() {
+            let Ok(left) = deadline.remaining() else {
+                self.sealed = 0;
+                return Err(Failure::Late);
+            };
+            if !self.send_now(socket)? {
+                wait_to_write(socket, left).map_err(Failure::Socket)?;
             }
         }
-        self.sealed = 0;
         Ok(())
+    }
+
+    /// Sends what the socket takes without waiting; false when something is left.
+    pub(super) fn send_now(&mut self, socket: &TcpStream) -> Result<bool, Failure> {
+        let all = std::mem::take(&mut self.sealed);
+        let mut sent = 0;
+        while sent < all {
+            match transmit(socket, &self.bytes[sent..all]) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.bytes.copy_within(sent..all, 0);
+                    self.sealed = all - sent;
+                    return Ok(false);
+                }
+                Err(error) => return Err(Failure::Socket(error)),
+            }
+        }
+        Ok(true)
     }
 
     /// Lets `write` append; the room grows to what it asks for.

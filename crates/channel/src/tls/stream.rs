@@ -1,11 +1,12 @@
-//! A TLS connection over a blocking socket, in which received plaintext does not stay behind.
+//! A TLS connection over a socket, in which received plaintext does not stay behind.
 //!
 //! This drives the unbuffered interface of the TLS library: records are decrypted in a buffer that belongs to us, and
 //! every part that was used up is wiped at once. With the buffered interface a connection that is kept open would keep
 //! the last record it decrypted, keys included, until the next one overwrites it.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -13,6 +14,7 @@ use rustls::unbuffered::ConnectionState;
 
 use super::outgoing::{Failure, Outgoing};
 use super::side::Side;
+use super::socket::{is_quiet, receive, wait_to_read};
 use crate::deadline::Deadline;
 use crate::{Error, PlainMessage};
 
@@ -26,7 +28,8 @@ const FAREWELL: Duration = Duration::from_millis(250);
 
 pub(crate) struct TlsStream<S> {
     side: S,
-    socket: TcpStream,
+    /// Whoever shares it only waits for it.
+    socket: Arc<TcpStream>,
     peer: String,
     /// Received TLS bytes, the first `received` of them in use. Records are decrypted here.
     incoming: PlainMessage,
@@ -69,7 +72,7 @@ impl<S: Side> TlsStream<S> {
     ) -> Result<Self, Error> {
         let mut stream = TlsStream {
             side,
-            socket,
+            socket: Arc::new(socket),
             peer,
             incoming: PlainMessage::zeroed(INCOMING),
             received: 0,
@@ -100,6 +103,21 @@ impl<S: Side> TlsStream<S> {
     /// The peer's certificates, its own first.
     pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
         self.side.certificates().unwrap_or_default()
+    }
+
+    /// To wait for what arrives, while somebody else has the stream.
+    pub(crate) fn socket(&self) -> Arc<TcpStream> {
+        self.socket.clone()
+    }
+
+    /// True when nothing has arrived beyond what was read, as far as can be told without waiting.
+    pub(crate) fn is_quiet(&self) -> bool {
+        !self.holds_more() && !self.ended && is_quiet(&self.socket)
+    }
+
+    /// True when bytes have arrived that were not read yet; those that the system still holds are not counted.
+    pub(crate) fn holds_more(&self) -> bool {
+        self.received > 0 || self.taken < self.plain.len()
     }
 
     /// Reads at least one byte into `into` (not empty); 0 when the peer has closed.
@@ -137,19 +155,44 @@ impl<S: Side> TlsStream<S> {
         Ok(())
     }
 
-    /// Sends all of `plain`.
+    /// Sends all of `plain`, after what [`TlsStream::write_now`] has left.
     pub(crate) fn write_all(&mut self, plain: &[u8], deadline: Deadline) -> Result<(), Error> {
+        self.flush(deadline)?;
         for record in plain.chunks(RECORD) {
-            loop {
-                match self.step(Task::Send(record), deadline)? {
-                    Progress::Advanced => {}
-                    Progress::Done => break,
-                    Progress::NeedsBytes => return Err(self.failed("TLS is not ready to send")),
-                }
-            }
+            self.encrypt(record, deadline)?;
             self.flush(deadline)?;
         }
         Ok(())
+    }
+
+    /// Sends what can be sent of `plain` without waiting: what is left of it for [`TlsStream::write_all`], which also
+    /// sends what is encrypted already; None when everything is gone. Only for a stream that holds nothing more.
+    pub(crate) fn write_now<'p>(&mut self, plain: &'p [u8]) -> Result<Option<&'p [u8]>, Error> {
+        let deadline = Deadline::after(FAREWELL, "the TLS connection");
+        let mut rest = plain;
+        while let Some((record, others)) = rest.split_at_checked(rest.len().min(RECORD)) {
+            if record.is_empty() {
+                break;
+            }
+            self.encrypt(record, deadline)?;
+            rest = others;
+            match self.outgoing.send_now(&self.socket) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Some(rest)),
+                Err(failure) => return Err(self.unsent(failure, deadline)),
+            }
+        }
+        Ok(None)
+    }
+
+    fn encrypt(&mut self, record: &[u8], deadline: Deadline) -> Result<(), Error> {
+        loop {
+            match self.step(Task::Send(record), deadline)? {
+                Progress::Advanced => {}
+                Progress::Done => return Ok(()),
+                Progress::NeedsBytes => return Err(self.failed("TLS is not ready to send")),
+            }
+        }
     }
 
     /// Takes in what has arrived without waiting. True when the connection can still be used and nothing was received
@@ -164,10 +207,7 @@ impl<S: Side> TlsStream<S> {
             }
             // A peer that never stops sending has lost this connection too.
             deadline.remaining()?;
-            self.socket.set_nonblocking(true).map_err(|error| self.lost(&error))?;
-            let read = self.read_socket();
-            self.socket.set_nonblocking(false).map_err(|error| self.lost(&error))?;
-            match read {
+            match self.read_socket() {
                 Ok(1..) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -204,10 +244,10 @@ impl<S: Side> TlsStream<S> {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 self.outgoing.encode(data).map(|()| Progress::Advanced)
             }
+            // It goes out before the peer is waited for, or before what is sent next.
             Ok(ConnectionState::TransmitTlsData(data)) => {
-                let sent = self.outgoing.send(&mut self.socket, deadline);
                 data.done();
-                sent.map(|()| Progress::Advanced)
+                Ok(Progress::Advanced)
             }
             Ok(ConnectionState::ReadTraffic(mut records)) => loop {
                 match records.next_record() {
@@ -236,13 +276,12 @@ impl<S: Side> TlsStream<S> {
         self.discard(discard);
         match progress {
             Ok(progress) => Ok(progress),
-            Err(Failure::Socket(error)) => Err(self.lost(&error)),
-            Err(Failure::Late) => Err(deadline.missed()),
             Err(Failure::Tls(error)) => {
                 self.broken = true;
                 self.alert(deadline);
                 Err(super::describe(&self.peer, &error))
             }
+            Err(failure) => Err(self.unsent(failure, deadline)),
         }
     }
 
@@ -286,24 +325,33 @@ impl<S: Side> TlsStream<S> {
     }
 
     fn flush(&mut self, deadline: Deadline) -> Result<(), Error> {
-        match self.outgoing.send(&mut self.socket, deadline) {
-            Ok(()) => Ok(()),
-            Err(Failure::Socket(error)) => Err(self.lost(&error)),
-            Err(Failure::Tls(error)) => Err(super::describe(&self.peer, &error)),
-            Err(Failure::Late) => Err(deadline.missed()),
+        let sent = self.outgoing.send(&self.socket, deadline);
+        sent.map_err(|failure| self.unsent(failure, deadline))
+    }
+
+    fn unsent(&self, failure: Failure, deadline: Deadline) -> Error {
+        match failure {
+            Failure::Socket(error) => self.lost(&error),
+            Failure::Tls(error) => super::describe(&self.peer, &error),
+            Failure::Late => deadline.missed(),
         }
     }
 
     /// Waits for bytes from the peer; 0 when it has closed.
     fn fill(&mut self, deadline: Deadline) -> Result<usize, Error> {
+        // The peer may wait for these before it says more.
+        if !self.outgoing.is_empty() {
+            self.flush(deadline)?;
+        }
         loop {
             let left = deadline.remaining()?;
-            self.socket.set_read_timeout(Some(left)).map_err(|error| self.lost(&error))?;
             match self.read_socket() {
                 Ok(count) => return Ok(count),
                 Err(error) => match error.kind() {
                     ErrorKind::Interrupted => {}
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => return Err(deadline.missed()),
+                    ErrorKind::WouldBlock => {
+                        wait_to_read(&self.socket, left).map_err(|error| self.lost(&error))?;
+                    }
                     _ => return Err(self.lost(&error)),
                 },
             }
@@ -315,7 +363,7 @@ impl<S: Side> TlsStream<S> {
         if room.is_empty() {
             return Err(std::io::Error::other("a TLS message is longer than 32 KiB"));
         }
-        let count = self.socket.read(room)?;
+        let count = receive(&self.socket, room)?;
         self.received += count;
         Ok(count)
     }

@@ -2,19 +2,23 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
 use rustix::fs::{OFlags, SeekFrom};
 use vmseal_secret::SecretKey;
 
+use super::open_sealed_with_any;
 use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::convert::open_unsealed;
-use crate::descriptor::{Descriptor, copy_path, sync_directory};
+use crate::descriptor::{Descriptor, Holes, copy_path, sync_directory};
 use crate::error::{Error, Result};
 use crate::lock::{Changes, DiskLock};
-use crate::open::{OpenDisk, open_sealed};
-use crate::pipeline::CHUNK;
+use crate::open::OpenDisk;
+use crate::pipeline::{CHUNK, lock, panic_text};
 use crate::seal::Binding;
 
 /// How the source of a copy goes.
@@ -28,37 +32,68 @@ pub enum DiscardSource {
     Overwrite,
 }
 
-/// Removes `source`, a plain disk or image or a sealed disk, after the disk at `copy` was read from end to end and gave the same
-/// plaintext. One of the two is sealed; `kek` and `binding` open it.
+/// Refuses with [`Error::DiskState`] unless the disk at `copy` reads from end to end as `source` does, a plain disk or image
+/// or a sealed disk. At least one of the two is sealed; `keks` open what is, `binding` is of the copy, or of the source
+/// where that alone is sealed.
+pub fn verify_copy(
+    source: &Path,
+    copy: &Path,
+    keks: &[&SecretKey],
+    binding: &Binding<'_>,
+    control: &Control,
+) -> Result<()> {
+    let (from, to) = open_both(source, copy, keks, binding, control)?;
+    let _writers = (from.source.keep_writers_away()?, to.source.keep_writers_away()?);
+    compare(&from, &to, copy, control)?;
+    from.source.check_unchanged()?;
+    to.source.check_unchanged()
+}
+
+fn open_both(
+    source: &Path,
+    copy: &Path,
+    keks: &[&SecretKey],
+    binding: &Binding<'_>,
+    control: &Control,
+) -> Result<(OpenDisk, OpenDisk)> {
+    control.check()?;
+    let (to, from) = (open_either(copy, keks, binding, false)?, open_either(source, keks, binding, true)?);
+    if from.cipher.is_none() && to.cipher.is_none() || from.source.stamps() == to.source.stamps() {
+        let reason = "it is no copy of the source in another form: one of the two at least is to be sealed";
+        return Err(Error::state(copy, reason));
+    }
+    Ok((from, to))
+}
+
+/// The source of a recrypt has an id of its own.
+fn open_either(path: &Path, keks: &[&SecretKey], binding: &Binding<'_>, own_id: bool) -> Result<OpenDisk> {
+    match open_unsealed(path) {
+        Ok((source, descriptor)) => {
+            let descriptor = descriptor.unwrap_or_else(|| Descriptor::new_flat("raw", 1, &[0; 16]));
+            Ok(OpenDisk { descriptor, source, cipher: None })
+        }
+        Err(Error::DiskState { .. }) => {
+            let own = if own_id { Descriptor::read(path)?.sealed.map(|sealed| sealed.id) } else { None };
+            let disk_id = own.unwrap_or(binding.disk_id);
+            open_sealed_with_any(path, keks, &Binding { disk_id, ..*binding })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes `source` after [`verify_copy`] accepted the disk at `copy`, which is made durable first.
 ///
-/// [`Error::DiskState`] when the two differ or when both or neither are sealed, [`Error::ExtentInvalid`] when the source's file
-/// has a second name; nothing is removed then. A crash leaves the whole source, or none that opens.
+/// [`Error::DiskState`] when the two differ, [`Error::ExtentInvalid`] when the source's file has a second name; nothing is
+/// removed then. A crash leaves the whole source, or none that opens.
 pub fn discard_source(
     source: &Path,
     copy: &Path,
-    kek: &SecretKey,
+    keks: &[&SecretKey],
     binding: &Binding<'_>,
     how: DiscardSource,
     control: &Control,
 ) -> Result<()> {
-    control.check()?;
-    let open = |path: &Path| -> Result<OpenDisk> {
-        match open_unsealed(path) {
-            Ok((source, descriptor)) => {
-                let descriptor = descriptor.unwrap_or_else(|| Descriptor::new_flat("raw", 1, &[0; 16]));
-                Ok(OpenDisk { descriptor, source, cipher: None })
-            }
-            Err(Error::DiskState { .. }) => open_sealed(path, kek, binding),
-            Err(error) => Err(error),
-        }
-    };
-    let (from, to) = (open(source)?, open(copy)?);
-    if from.cipher.is_some() == to.cipher.is_some() {
-        return Err(Error::state(
-            copy,
-            "it is no copy of the source in another form: one of the two is to be sealed",
-        ));
-    }
+    let (from, to) = open_both(source, copy, keks, binding, control)?;
     let writers = (from.source.keep_writers_away()?, to.source.keep_writers_away()?);
     compare(&from, &to, copy, control)?;
     from.source.check_unchanged()?;
@@ -102,27 +137,106 @@ pub fn discard_source(
     sync_directory(source)
 }
 
+/// Overwrites a file that no disk needs any more with zeros and syncs it; the name stays. [`Error::ExtentInvalid`] when it
+/// has a second name, whose owner would see it. The limits are those of [`DiscardSource::Overwrite`].
+pub fn overwrite_file(path: &Path) -> Result<()> {
+    let (path, file) = open_to_change(path.to_owned())?;
+    overwrite(&path, &file)
+}
+
+/// Reads both disks on all cores. What is a hole in both reads as zeros in both and is left out.
 fn compare(from: &OpenDisk, to: &OpenDisk, copy: &Path, control: &Control) -> Result<()> {
-    let differs = || Error::state(copy, "it does not hold what the source holds; the source was kept");
     if from.capacity() != to.capacity() {
-        return Err(differs());
+        return Err(differs(copy));
     }
     control.start(from.capacity());
-    let (mut one, mut two) = (Buffer::new(CHUNK), Buffer::new(CHUNK));
-    let mut offset = 0;
-    while offset < from.capacity() {
-        control.check()?;
-        let len = (from.capacity() - offset).min(CHUNK as u64);
-        let (one, two) = (one.first(len as usize), two.first(len as usize));
-        from.read_at(offset, one)?;
-        to.read_at(offset, two)?;
-        if one != two {
-            return Err(differs());
+    let comparison =
+        Comparison { from, to, copy, control, position: Mutex::new(0), failure: Mutex::new(None) };
+    let workers = thread::available_parallelism().map_or(2, usize::from).clamp(1, MAX_READERS);
+    thread::scope(|scope| {
+        for _ in 1..workers {
+            let worker = thread::Builder::new().name("vmseal-verify".to_owned());
+            // A system out of threads still gets it done by those that exist.
+            if worker.spawn_scoped(scope, || comparison.work()).is_err() {
+                break;
+            }
         }
-        offset += len;
-        control.advance(len);
+        comparison.work();
+    });
+    let failure = lock(&comparison.failure).take();
+    failure.map_or(Ok(()), Err)
+}
+
+/// Two buffers of a chunk each.
+const MAX_READERS: usize = 16;
+
+struct Comparison<'a> {
+    from: &'a OpenDisk,
+    to: &'a OpenDisk,
+    copy: &'a Path,
+    control: &'a Control,
+    /// How far chunks have been handed out.
+    position: Mutex<u64>,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Comparison<'_> {
+    fn work(&self) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.read_chunks()))
+            .unwrap_or_else(|panic| Err(Error::Internal { reason: panic_text(panic.as_ref()) }));
+        if let Err(error) = outcome {
+            lock(&self.failure).get_or_insert(error);
+        }
     }
-    Ok(())
+
+    fn read_chunks(&self) -> Result<()> {
+        let (mut one, mut two) = (Buffer::new(CHUNK), Buffer::new(CHUNK));
+        while lock(&self.failure).is_none() {
+            self.control.check()?;
+            let Some((offset, len)) = self.next_chunk()? else { break };
+            let (one, two) = (one.first(len), two.first(len));
+            self.from.read_at(offset, one)?;
+            self.to.read_at(offset, two)?;
+            if one != two {
+                return Err(differs(self.copy));
+            }
+            self.control.advance(len as u64);
+        }
+        Ok(())
+    }
+
+    fn next_chunk(&self) -> Result<Option<(u64, usize)>> {
+        let capacity = self.from.capacity();
+        let mut position = lock(&self.position);
+        let start = match (next_data(self.from, *position)?, next_data(self.to, *position)?) {
+            (None, None) => capacity,
+            (one, two) => one.unwrap_or(capacity).min(two.unwrap_or(capacity)),
+        };
+        if start >= capacity {
+            self.control.advance(capacity - *position);
+            *position = capacity;
+            return Ok(None);
+        }
+        // The position is always at a chunk's start.
+        let offset = start - start % CHUNK as u64;
+        let len = (capacity - offset).min(CHUNK as u64);
+        self.control.advance(offset - *position);
+        *position = offset + len;
+        // At most CHUNK, which is a usize.
+        Ok(Some((offset, len as usize)))
+    }
+}
+
+/// Where the next byte is that may read as something else than zero; `None`: nowhere.
+fn next_data(disk: &OpenDisk, from: u64) -> Result<Option<u64>> {
+    match &disk.cipher {
+        Some(cipher) if cipher.holes == Holes::Dense => Ok((from < disk.capacity()).then_some(from)),
+        _ => Ok(disk.source.next_data(from)?.map(|(start, _)| start)),
+    }
+}
+
+fn differs(copy: &Path) -> Error {
+    Error::state(copy, "it does not hold what the source holds; the source was kept")
 }
 
 fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {

@@ -21,16 +21,16 @@ use crate::control::Control;
 use crate::convert::{Outcome, holes_to_seal, open_unsealed};
 use crate::descriptor::{Descriptor, Holes, copy_path, sync_directory};
 use crate::error::{Error, Result};
-use crate::in_place::MacKey;
+use crate::in_place::{MacKey, open_with_any};
 use crate::lock::{Changes, DiskLock};
-use crate::open::open_sealed;
+use crate::open::{OpenDisk, open_sealed};
 use crate::pipeline::{CHUNK, Job, Transform};
-use crate::seal::{self, Binding, SealSpec, tweak_step};
+use crate::seal::{self, Binding, KekName, SealSpec, kek_names, tweak_step};
 use crate::source::Source;
 use crate::target::Target;
 use crate::uuid;
 
-pub use discard::{DiscardSource, discard_source};
+pub use discard::{DiscardSource, discard_source, overwrite_file, verify_copy};
 pub use record::record_path as copy_job_path;
 
 /// Bytes copied between two syncs: few for a large disk, some for a small one.
@@ -38,14 +38,12 @@ fn stretch(capacity: u64) -> u64 {
     (capacity / 16).next_multiple_of(CHUNK as u64).clamp(64 << 20, 1 << 30)
 }
 
-/// As [`encrypt_copy`](crate::encrypt_copy), but what interrupts it leaves the unfinished files for [`resume_copy`];
-/// [`remove_unfinished`](crate::remove_unfinished) removes them.
-pub fn encrypt_copy_resumable(
-    source: &Path,
-    target: &Path,
-    spec: &SealSpec<'_>,
-    control: &Control,
-) -> Result<Outcome> {
+/// Seals a raw image or a plain flat VMDK into a new disk under a fresh data key. `target` is the new descriptor's path
+/// (`….vmdk`); the flat file and the second copy of the vmseal lines stand beside it.
+///
+/// Errors before the first byte leave nothing. A failure, a cancel or a crash after that leaves the unfinished files for
+/// [`resume_copy`]; [`remove_unfinished`](crate::remove_unfinished) removes them.
+pub fn encrypt_copy(source: &Path, target: &Path, spec: &SealSpec<'_>, control: &Control) -> Result<Outcome> {
     let begun = Instant::now();
     control.check()?;
     let path = absolute(source)?;
@@ -53,22 +51,18 @@ pub fn encrypt_copy_resumable(
     let _writers = source.keep_writers_away()?;
     let capacity = source.capacity();
     let holes = holes_to_seal(&source, source.path(), spec)?;
-    let needed = if holes == Holes::Zero { source.allocated() } else { capacity };
     let (key, sealed) = seal::seal_key(spec, capacity, holes)?;
-    let files = Target::create(target, capacity, needed)?;
+    let files = Target::create(target, capacity, needed(&source, holes))?;
     let descriptor = descriptor
         .unwrap_or_else(|| Descriptor::new_flat(files.flat_name(), capacity / 512, &spec.disk_id))
         .retargeted(files.flat_name(), &spec.disk_id, Some(sealed));
-    start(
-        files,
-        Parts { path, source, descriptor, key, encrypts: true, holes, unit: spec.sector_size },
-        control,
-        begun,
-    )
+    let new = Some(DataKey { key, unit: spec.sector_size });
+    start(files, Parts { path, source, descriptor, old: None, new, holes }, control, begun)
 }
 
-/// As [`decrypt_copy`](crate::decrypt_copy), but what interrupts it leaves the unfinished files for [`resume_copy`].
-pub fn decrypt_copy_resumable(
+/// Unseals a disk into a new plain flat VMDK at `target`. Everything [`open_sealed`] verifies is verified before the target
+/// is made; errors as for [`encrypt_copy`].
+pub fn decrypt_copy(
     source: &Path,
     target: &Path,
     kek: &SecretKey,
@@ -78,31 +72,55 @@ pub fn decrypt_copy_resumable(
     let begun = Instant::now();
     control.check()?;
     let path = absolute(source)?;
-    let disk = open_sealed(source, kek, binding)?;
-    let sealed =
-        disk.descriptor.sealed.clone().ok_or_else(|| Error::state(source, "the disk is not sealed"))?;
+    let (disk, key, holes) = open_with_key(source, &[kek], binding)?;
     let _writers = disk.source.keep_writers_away()?;
-    let key = seal::open_key(&sealed, disk.capacity(), kek, binding)?;
-    let needed = if sealed.holes == Holes::Zero { disk.source.allocated() } else { disk.capacity() };
-    let files = Target::create(target, disk.capacity(), needed)?;
+    let files = Target::create(target, disk.capacity(), needed(&disk.source, holes))?;
     let descriptor = disk.descriptor.retargeted(files.flat_name(), &binding.disk_id, None);
-    let (holes, unit) = (sealed.holes, sealed.sector_size);
-    start(
-        files,
-        Parts { path, source: disk.source, descriptor, key, encrypts: false, holes, unit },
-        control,
-        begun,
-    )
+    let source = disk.source;
+    start(files, Parts { path, source, descriptor, old: Some(key), new: None, holes }, control, begun)
 }
 
-/// Goes on with the copy to `target` that was interrupted, and ends it. `kek` is the KEK of the sealed side.
+/// Deep recrypt to a copy: the same plaintext under a fresh data key and, with it, a fresh wrap of `spec.kek` alone. `kek` and
+/// `binding` are of the source; `spec.holes` of `None` keeps its hole rule. Everything [`open_sealed`] verifies is verified
+/// before the target is made; no plaintext leaves memory. Errors as for [`encrypt_copy`].
+pub fn recrypt_copy(
+    source: &Path,
+    target: &Path,
+    kek: &SecretKey,
+    binding: &Binding<'_>,
+    spec: &SealSpec<'_>,
+    control: &Control,
+) -> Result<Outcome> {
+    let begun = Instant::now();
+    control.check()?;
+    let path = absolute(source)?;
+    let (disk, old, holes) = open_with_key(source, &[kek], binding)?;
+    let _writers = disk.source.keep_writers_away()?;
+    let capacity = disk.capacity();
+    seal::check_spec(spec, capacity)?;
+    if spec.holes.is_some_and(|wanted| wanted != holes) {
+        return Err(Error::argument("a recrypt keeps the hole rule of the disk"));
+    }
+    let (key, mut sealed) = seal::seal_key(spec, capacity, holes)?;
+    if let Some(before) = &disk.descriptor.sealed {
+        sealed.other.clone_from(&before.other);
+    }
+    let files = Target::create(target, capacity, needed(&disk.source, holes))?;
+    let descriptor = disk.descriptor.retargeted(files.flat_name(), &spec.disk_id, Some(sealed));
+    let new = Some(DataKey { key, unit: spec.sector_size });
+    let source = disk.source;
+    start(files, Parts { path, source, descriptor, old: Some(old), new, holes }, control, begun)
+}
+
+/// Goes on with the copy to `target` that was interrupted, and ends it. `keks` open the sealed sides, in any order;
+/// `binding` is of the sealed target, or of the source where that alone is sealed.
 ///
 /// [`Error::NotFound`] when there is no record, [`Error::JobInvalid`] when it or the unfinished file is damaged,
 /// [`Error::JobAuthentication`] when it was not made by a holder of the disk's key, [`Error::ImageInvalid`] when the source
 /// was changed since: then remove what is unfinished and start again.
 pub fn resume_copy(
     target: &Path,
-    kek: &SecretKey,
+    keks: &[&SecretKey],
     binding: &Binding<'_>,
     control: &Control,
 ) -> Result<Outcome> {
@@ -114,20 +132,16 @@ pub fn resume_copy(
         .map_err(|_| Error::job(&job, "the descriptor in it is damaged; start the copy again"))?;
     let capacity = descriptor.capacity_sectors() * 512;
     let path = PathBuf::from(unproven.source());
-    let encrypts = descriptor.sealed.is_some();
     // The key is opened before anything else that the record says is believed.
-    let (source, key, holes, unit) = if let Some(sealed) = &descriptor.sealed {
-        let key = seal::open_key(sealed, capacity, kek, binding)?;
+    let (source, old, new, holes) = if let Some(sealed) = &descriptor.sealed {
+        let key = open_with_any(sealed, capacity, keks, binding)?;
         unproven.verify(&MacKey::derive(&key, unproven.id(), &sealed.id)?, &job)?;
-        (open_unsealed(&path)?.0, key, sealed.holes, sealed.sector_size)
+        let (source, old) = open_either(&path, keks, binding)?;
+        (source, old, Some(DataKey { key, unit: sealed.sector_size }), sealed.holes)
     } else {
-        let disk = open_sealed(&path, kek, binding)?;
-        let sealed =
-            disk.descriptor.sealed.as_ref().ok_or_else(|| Error::state(&path, "the disk is not sealed"))?;
-        let key = seal::open_key(sealed, capacity, kek, binding)?;
-        unproven.verify(&MacKey::derive(&key, unproven.id(), &binding.disk_id)?, &job)?;
-        let (holes, unit) = (sealed.holes, sealed.sector_size);
-        (disk.source, key, holes, unit)
+        let (disk, old, holes) = open_with_key(&path, keks, binding)?;
+        unproven.verify(&MacKey::derive(&old.key, unproven.id(), &binding.disk_id)?, &job)?;
+        (disk.source, Some(old), None, holes)
     };
     let _writers = source.keep_writers_away()?;
     if source.stamps() != unproven.stamps() || source.capacity() != capacity {
@@ -154,7 +168,99 @@ pub fn resume_copy(
     // Of a crash between the second copy and the descriptor.
     remove(&copy_path(target))?;
     let files = Target::reopen(target, capacity)?;
-    run(files, Parts { path, source, descriptor, key, encrypts, holes, unit }, unproven, control, begun)
+    run(files, Parts { path, source, descriptor, old, new, holes }, unproven, control, begun)
+}
+
+/// The copy to `target` that was interrupted, read without a key and so a hint only; `None` when there is none.
+pub fn copy_job_info(target: &Path) -> Result<Option<CopyJobInfo>> {
+    let record = match Record::read(target) {
+        Ok(record) => record,
+        Err(Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let job = record_path(target);
+    let descriptor = Descriptor::parse(record.descriptor().as_bytes())
+        .map_err(|_| Error::job(&job, "the descriptor in it is damaged; start the copy again"))?;
+    let disk_id = descriptor.sealed.as_ref().map(|sealed| sealed.id).or_else(|| descriptor.disk_id());
+    Ok(Some(CopyJobInfo {
+        source: PathBuf::from(record.source()),
+        done_bytes: record.frontier(),
+        total_bytes: descriptor.capacity_sectors() * 512,
+        disk_id: disk_id.unwrap_or_default(),
+        keks: descriptor.sealed.as_ref().map(kek_names).unwrap_or_default(),
+    }))
+}
+
+/// An interrupted copy, as its record tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyJobInfo {
+    /// Absolute path of what is read.
+    pub source: PathBuf,
+    /// Bytes of the target that are written and durable.
+    pub done_bytes: u64,
+    /// Size of the disk in bytes.
+    pub total_bytes: u64,
+    /// The target's id.
+    pub disk_id: [u8; 16],
+    /// KEKs of the target, any one of which opens it; empty for a decryption.
+    pub keks: Vec<KekName>,
+}
+
+struct DataKey {
+    key: SecretKey,
+    /// Data unit in bytes.
+    unit: u32,
+}
+
+impl DataKey {
+    fn cipher(&self) -> Result<Xts> {
+        Ok(Xts::new(&self.key, self.unit, tweak_step(self.unit))?)
+    }
+}
+
+fn open_with_key(
+    path: &Path,
+    keks: &[&SecretKey],
+    binding: &Binding<'_>,
+) -> Result<(OpenDisk, DataKey, Holes)> {
+    let disk = open_sealed_with_any(path, keks, binding)?;
+    let sealed = disk.descriptor.sealed.as_ref();
+    let sealed = sealed.ok_or_else(|| Error::state(path, "the disk is not sealed"))?;
+    let key = open_with_any(sealed, disk.capacity(), keks, binding)?;
+    let (unit, holes) = (sealed.sector_size, sealed.holes);
+    Ok((disk, DataKey { key, unit }, holes))
+}
+
+fn open_sealed_with_any(path: &Path, keks: &[&SecretKey], binding: &Binding<'_>) -> Result<OpenDisk> {
+    let mut failure = None;
+    for kek in keks {
+        match open_sealed(path, kek, binding) {
+            Ok(disk) => return Ok(disk),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| Error::argument("no KEK was given")))
+}
+
+/// A source in either form, with its data key when it is sealed. A sealed one is of the same virtual machine as the copy
+/// and has an id of its own.
+fn open_either(path: &Path, keks: &[&SecretKey], binding: &Binding<'_>) -> Result<(Source, Option<DataKey>)> {
+    match open_unsealed(path) {
+        Ok((source, _)) => Ok((source, None)),
+        Err(Error::DiskState { .. }) => {
+            let disk_id = Descriptor::read(path)?.sealed.map_or(binding.disk_id, |sealed| sealed.id);
+            let (disk, key, _) = open_with_key(path, keks, &Binding { disk_id, ..*binding })?;
+            Ok((disk.source, Some(key)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Room that the copy of `source` takes.
+fn needed(source: &Source, holes: Holes) -> u64 {
+    if holes == Holes::Zero { source.allocated() } else { source.capacity() }
 }
 
 struct Parts {
@@ -162,10 +268,11 @@ struct Parts {
     source: Source,
     /// The target's.
     descriptor: Descriptor,
-    key: SecretKey,
-    encrypts: bool,
+    /// The source's; `None`: it is plain.
+    old: Option<DataKey>,
+    /// The target's; `None`: it will be plain.
+    new: Option<DataKey>,
     holes: Holes,
-    unit: u32,
 }
 
 fn start(files: Target, parts: Parts, control: &Control, begun: Instant) -> Result<Outcome> {
@@ -182,22 +289,35 @@ fn run(
     control: &Control,
     begun: Instant,
 ) -> Result<Outcome> {
-    let Parts { source, descriptor, key, encrypts, holes, unit, .. } = parts;
+    let Parts { source, descriptor, old, new, holes, .. } = parts;
     let target = files.descriptor().to_owned();
     let _lock = DiskLock::take(&target, files.flat(), files.file(), Changes::Data)?;
     let disk = descriptor.disk_id().unwrap_or_default();
+    let keyless = || Error::Internal { reason: "a copy without a key".to_owned() };
+    let key = &new.as_ref().or(old.as_ref()).ok_or_else(keyless)?.key;
     let mac =
-        MacKey::derive(&key, record.id(), descriptor.sealed.as_ref().map_or(&disk, |sealed| &sealed.id))?;
-    let xts = Xts::new(&key, unit, tweak_step(unit))?;
-    drop(key);
-    let transform = if encrypts { Transform::Encrypt(&xts) } else { Transform::Decrypt(&xts, holes) };
+        MacKey::derive(key, record.id(), descriptor.sealed.as_ref().map_or(&disk, |sealed| &sealed.id))?;
+    let old = old.map(|key| key.cipher()).transpose()?;
+    let new = new.map(|key| key.cipher()).transpose()?;
+    let transform = match (&old, &new) {
+        (Some(old), Some(new)) => Transform::Recrypt { old, new, holes },
+        (Some(old), None) => Transform::Decrypt(old, holes),
+        (None, Some(new)) => Transform::Encrypt(new),
+        (None, None) => return Err(keyless()),
+    };
     let capacity = source.capacity();
     control.start(capacity);
     control.set_done(record.frontier());
     record.write(&target, &mac)?;
     files.keep();
     while record.frontier() < capacity {
-        let end = (record.frontier() + stretch(capacity)).min(capacity);
+        // A hole is passed without a sync.
+        let data = match source.next_data(record.frontier())? {
+            Some((start, _)) if holes == Holes::Zero => (start - start % CHUNK as u64).max(record.frontier()),
+            None if holes == Holes::Zero => capacity,
+            _ => record.frontier(),
+        };
+        let end = data.saturating_add(stretch(capacity)).min(capacity);
         let range = record.frontier()..end;
         Job {
             source: &source,

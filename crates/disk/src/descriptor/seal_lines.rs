@@ -59,6 +59,8 @@ pub enum Holes {
     Dense,
     /// Holes stay holes: a data unit whose ciphertext is all zero bytes is plaintext zeros. Shows which areas are used.
     Zero,
+    /// Of a child: a 512-byte sector of zero bytes is its parent's. Such a file means nothing without the chain below it.
+    Parent,
 }
 
 const STATES: [(SealState, &str); 4] = [
@@ -81,11 +83,12 @@ impl Holes {
         match self {
             Self::Dense => "dense",
             Self::Zero => "zero",
+            Self::Parent => "parent",
         }
     }
 
     fn parse(word: &str) -> Option<Self> {
-        [Self::Dense, Self::Zero].into_iter().find(|holes| holes.as_str() == word)
+        [Self::Dense, Self::Zero, Self::Parent].into_iter().find(|holes| holes.as_str() == word)
     }
 }
 
@@ -148,7 +151,7 @@ impl Sealed {
                 }
             },
             holes: Holes::parse(holes)
-                .ok_or_else(|| Error::unsupported("vmseal.holes is neither dense nor zero"))?,
+                .ok_or_else(|| Error::unsupported("vmseal.holes is neither dense nor zero nor parent"))?,
             generation,
             wraps,
             other,

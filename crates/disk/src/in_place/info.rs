@@ -106,7 +106,8 @@ pub(super) fn authenticate(
     }
 }
 
-fn open_with_any(
+/// The data key of `sealed`, opened with whichever of `keks` fits.
+pub(crate) fn open_with_any(
     sealed: &Sealed,
     capacity: u64,
     keks: &[&SecretKey],

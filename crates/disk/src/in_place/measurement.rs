@@ -18,26 +18,27 @@ use crate::control::Control;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::lock::Changes;
-use crate::pipeline::{CHUNK, Job, Transform};
+use crate::pipeline::{CHUNK, Job, Transform, Way};
 use crate::source::Source;
 
-/// The copy pipeline with the cipher off, into a file that is there already and is as long as the source.
-pub fn copy_over(source: &Path, target: &Path) -> Result<()> {
+/// The copy pipeline into a file that is there already and is as long as the source, with the cipher on (under a key that
+/// is thrown away) or off, past the page cache or through it. Ends without a sync.
+pub fn copy_over(source: &Path, target: &Path, cipher: bool, direct: bool) -> Result<()> {
     let source = Source::raw(source)?;
     let file =
         OpenOptions::new().write(true).open(target).map_err(|error| Error::io("open", target, error))?;
     let control = Control::new();
-    let transform = Transform::Copy;
-    Job {
+    let xts = Xts::new(&SecretKey::generate(64)?, 512, 1)?;
+    let job = Job {
         source: &source,
         target: &file,
         target_path: target,
-        transform,
+        transform: if cipher { Transform::Encrypt(&xts) } else { Transform::Copy },
         skip_holes: false,
         range: 0..source.capacity(),
         control: &control,
-    }
-    .run()
+    };
+    job.run_through(if direct { Way::Direct } else { Way::Cached })
 }
 
 /// Encrypts the data of a plain disk in place under a key that is thrown away, without journal, record or barriers;

@@ -40,6 +40,7 @@ mod zone;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub(crate) use info::open_with_any;
 pub use info::{JobInfo, JobPhase, job_info, verify_job};
 pub use job::{NewKek, decrypt_in_place, encrypt_in_place, recrypt_in_place};
 pub(crate) use mac::{MacKey, above_wiped_stack};

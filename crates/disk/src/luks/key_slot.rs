@@ -1,20 +1,18 @@
 //! A key slot: the data key split over 4000 stripes (AFsplit, LUKS on-disk format 2.4) and encrypted under a passphrase.
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use sha2::{Digest as _, Sha256};
 use vmseal_secret::SecretKey;
 use vmseal_xts::Xts;
 
+use super::hash::Hash;
 use super::{ITERATIONS, KEY, SECTOR};
 use crate::buffer::Buffer;
 use crate::error::Result;
-use crate::in_place::above_wiped_stack;
 
 pub(super) const STRIPES: usize = 4000;
 /// Bytes of key material.
 pub(super) const MATERIAL: usize = STRIPES * KEY;
 pub(super) const SALT: usize = 32;
-const BLOCK: usize = 32;
 
 /// The key material of a slot that `secret` opens, as it stands in the header.
 pub(super) fn seal(dek: &SecretKey, secret: &SecretKey, salt: &[u8; SALT]) -> Result<Buffer> {
@@ -42,9 +40,7 @@ pub(super) fn random<const LEN: usize>() -> Result<[u8; LEN]> {
 
 /// PBKDF2 with HMAC-SHA-256 (RFC 8018).
 fn derive(password: &SecretKey, salt: &[u8], into: &mut [u8]) {
-    above_wiped_stack(|| {
-        password.expose(|password| pbkdf2::pbkdf2_hmac::<Sha256>(password, salt, ITERATIONS, into));
-    });
+    password.expose(|password| Hash::Sha256.pbkdf2(password, salt, ITERATIONS, into));
 }
 
 /// Every stripe is needed to get the key back: all but the last are random.
@@ -54,7 +50,7 @@ fn split(dek: &SecretKey, material: &mut [u8]) -> Result<()> {
     let diffused = SecretKey::try_init(KEY, |state| -> Result<()> {
         for stripe in random.chunks_exact(KEY) {
             xor(state, stripe);
-            diffuse(state);
+            Hash::Sha256.diffuse(state);
         }
         Ok(())
     })?;
@@ -63,16 +59,7 @@ fn split(dek: &SecretKey, material: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-fn diffuse(state: &mut [u8]) {
-    above_wiped_stack(|| {
-        for (number, block) in state.chunks_exact_mut(BLOCK).enumerate() {
-            let hash = Sha256::new().chain_update((number as u32).to_be_bytes()).chain_update(&*block);
-            block.copy_from_slice(&hash.finalize());
-        }
-    });
-}
-
-fn xor(into: &mut [u8], other: &[u8]) {
+pub(super) fn xor(into: &mut [u8], other: &[u8]) {
     for (byte, other) in into.iter_mut().zip(other) {
         *byte ^= other;
     }

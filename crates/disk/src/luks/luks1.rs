@@ -9,9 +9,9 @@ use crate::uuid;
 
 /// Bytes of the header, and where data begins.
 pub(super) const LEN: usize = 2 << 20;
-const SLOTS: usize = 8;
-const SLOT_IN_USE: u32 = 0x00ac_71f3;
-const SLOT_FREE: u32 = 0x0000_dead;
+pub(super) const SLOTS: usize = 8;
+pub(super) const SLOT_IN_USE: u32 = 0x00ac_71f3;
+pub(super) const SLOT_FREE: u32 = 0x0000_dead;
 /// Sectors between the key materials of two slots.
 const SLOT_SECTORS: usize = (MATERIAL.div_ceil(SECTOR)).next_multiple_of(8);
 

@@ -18,12 +18,13 @@ const AREA: usize = MATERIAL.next_multiple_of(4096);
 /// Bytes of the header.
 pub(super) const LEN: usize = 2 * COPY + AREA;
 
-/// `sector_size` is the data unit in bytes; the tweak counts 512-byte sectors, as ours does.
+/// `sector_size` is the data unit in bytes, `offset` where data begins in the extent's file; the tweak counts 512-byte sectors, as ours does.
 pub(super) fn header(
     dek: &SecretKey,
     secret: &SecretKey,
     disk_id: &[u8; 16],
     sector_size: u32,
+    offset: u64,
 ) -> Result<Vec<u8>> {
     let (slot_salt, digest_salt) = (random::<SALT>()?, random::<SALT>()?);
     let mut key_digest = [0; 32];
@@ -46,7 +47,7 @@ pub(super) fn header(
         "tokens": {},
         "segments": { "0": {
             "type": "crypt",
-            "offset": "0",
+            "offset": offset.to_string(),
             "size": "dynamic",
             "iv_tweak": "0",
             "encryption": CIPHER,

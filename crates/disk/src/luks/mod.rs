@@ -2,12 +2,23 @@
 //! (LUKS1). They are views, made when they are wanted; the disk stays what it is.
 //!
 //! A header holds the data key under a one-time secret of 256 random bits, so both may stand in memory only: a tmpfs.
+//!
+//! And the other way round: a LUKS volume becomes a disk as it lies ([`import_luks`]).
 
+mod adopt;
+mod hash;
 mod key_slot;
 mod luks1;
 mod luks2;
+#[cfg(test)]
+mod mutations;
+mod read_luks1;
+mod read_luks2;
+mod unlock;
 mod view;
+mod volume;
 
+pub use adopt::{LuksImport, import_luks};
 pub use view::{View, ViewKind, view};
 
 /// Data and key material are counted in these, whatever the data unit.

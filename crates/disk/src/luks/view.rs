@@ -74,16 +74,22 @@ pub fn view(
     let capacity = Source::of_descriptor(descriptor, &disk)?.capacity();
     let dek = seal::open_key(sealed, capacity, kek, binding)?;
     let extent = extent_of(descriptor, &disk)?;
+    // Not 0 in a volume that was imported behind its own header.
+    let offset = disk.extents.first().map_or(0, |extent| extent.offset);
     let mut files = Files::new(folder, descriptor);
     let secret = new_secret()?;
     let header = match kind {
         ViewKind::Luks1 => luks1::header(&dek, &secret, &sealed.id, luks1::LEN)?,
-        ViewKind::Luks2 => luks2::header(&dek, &secret, &sealed.id, sealed.sector_size)?,
+        ViewKind::Luks2 => {
+            luks2::header(&dek, &secret, &sealed.id, sealed.sector_size, offset * SECTOR as u64)?
+        }
     };
     let secret = secret.expose(|secret| files.write("secret", secret))?;
     let header = files.write("header", &header)?;
     let vmdk = match kind {
-        ViewKind::Luks1 => Some(files.write("view.vmdk", vmdk_text(&header, &extent, capacity)?.as_bytes())?),
+        ViewKind::Luks1 => {
+            Some(files.write("view.vmdk", vmdk_text(&header, (&extent, offset), capacity)?.as_bytes())?)
+        }
         ViewKind::Luks2 => None,
     };
     files.keep = true;
@@ -125,12 +131,15 @@ fn extent_of(path: &Path, disk: &Descriptor) -> Result<PathBuf> {
 }
 
 /// Header and extent as one disk of two extents.
-fn vmdk_text(header: &Path, extent: &Path, capacity: u64) -> Result<String> {
-    let line = |file: &Path, sectors: u64| match file.to_str() {
-        Some(name) if !name.contains(['"', '\n', '\r']) => Ok(format!("RW {sectors} FLAT \"{name}\" 0\n")),
+fn vmdk_text(header: &Path, (extent, offset): (&Path, u64), capacity: u64) -> Result<String> {
+    let line = |file: &Path, sectors: u64, offset: u64| match file.to_str() {
+        Some(name) if !name.contains(['"', '\n', '\r']) => {
+            Ok(format!("RW {sectors} FLAT \"{name}\" {offset}\n"))
+        }
         _ => Err(Error::argument(format!("the path {} cannot stand in a descriptor", file.display()))),
     };
-    let lines = line(header, (luks1::LEN / SECTOR) as u64)? + &line(extent, capacity / SECTOR as u64)?;
+    let lines =
+        line(header, (luks1::LEN / SECTOR) as u64, 0)? + &line(extent, capacity / SECTOR as u64, offset)?;
     Ok(format!(
         "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n\n\
          # Extent description\n{lines}\n# The Disk Data Base\n#DDB\nddb.adapterType = \"ide\"\n"

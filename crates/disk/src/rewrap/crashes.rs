@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use vmseal_secret::SecretKey;
 
 use super::{rewrap, shallow_recrypt};
-use crate::convert::encrypt_copy;
+use crate::copy_job::encrypt_copy;
 use crate::descriptor::{CopyState, copy_path};
 use crate::in_place::NewKek;
 use crate::in_place::model::crash::{Choices, Random, fingerprint, images};

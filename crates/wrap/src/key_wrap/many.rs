@@ -61,7 +61,10 @@ pub(super) fn wrap_jobs<'a>(
     check_kek(kek)?;
     let mut jobs: Vec<WrapJob<'_>> = jobs.collect();
     jobs.iter().try_for_each(|job| check_key(job.key))?;
-    jobs.sort_by_key(|job| job.key.len());
+    // Nearly always there is only one length.
+    if !jobs.is_sorted_by_key(|job| job.key.len()) {
+        jobs.sort_by_key(|job| job.key.len());
+    }
     #[cfg(target_arch = "x86_64")]
     if kernel != Kernel::Portable && kek.len() == x86::KEK_LEN {
         let longest = jobs.last().map_or(0, |job| job.key.len());
@@ -92,7 +95,11 @@ pub(super) fn unwrap_jobs(
     check_kek(kek)?;
     let job = |(position, wrapped)| UnwrapJob { wrapped, key: Err(Error::UnwrapFailed), position };
     let mut jobs: Vec<UnwrapJob<'_>> = wrapped.iter().copied().enumerate().map(job).collect();
-    jobs.sort_by_key(|job| job.wrapped.len());
+    // Nearly always there is only one length.
+    let in_order = jobs.is_sorted_by_key(|job| job.wrapped.len());
+    if !in_order {
+        jobs.sort_by_key(|job| job.wrapped.len());
+    }
     let possible = jobs.iter_mut().filter(|job| check_wrapped(job.wrapped).is_ok());
     #[cfg(target_arch = "x86_64")]
     if kernel != Kernel::Portable && kek.len() == x86::KEK_LEN {
@@ -106,15 +113,15 @@ pub(super) fn unwrap_jobs(
             }
             Ok(())
         })?;
-        return Ok(in_given_order(jobs));
+    } else {
+        possible.for_each(|job| job.key = unwrap_with(kernel, kek, job.wrapped));
     }
+    #[cfg(not(target_arch = "x86_64"))]
     possible.for_each(|job| job.key = unwrap_with(kernel, kek, job.wrapped));
-    Ok(in_given_order(jobs))
-}
-
-fn in_given_order(mut jobs: Vec<UnwrapJob<'_>>) -> Vec<Result<SecretKey, Error>> {
-    jobs.sort_by_key(|job| job.position);
-    jobs.into_iter().map(|job| job.key).collect()
+    if !in_order {
+        jobs.sort_by_key(|job| job.position);
+    }
+    Ok(jobs.into_iter().map(|job| job.key).collect())
 }
 
 /// Semiblocks of an XTS-AES-256 key: nearly everything that is wrapped in numbers is no longer.
@@ -148,6 +155,7 @@ fn wrap_side_by_side<const CAPACITY: usize>(kernel: Kernel, kek: &SecretKey, job
             rest = later;
         }
     }
+    lanes.wipe_residue();
 }
 
 /// `jobs` is sorted by length.
@@ -184,4 +192,5 @@ fn unwrap_side_by_side<const CAPACITY: usize>(
             rest = later;
         }
     }
+    lanes.wipe_residue();
 }

@@ -28,66 +28,85 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
+    /// At least `bits` random bits.
+    fn words(&mut self, bits: usize) -> Vec<u64> {
+        (0..bits.div_ceil(64)).map(|_| self.next()).collect()
+    }
+
     pub(crate) fn below(&mut self, end: usize) -> usize {
         (self.next() % end as u64) as usize
     }
 }
 
-/// Calls `visit` with every image a power cut at `moment` may leave, once for each subset of what was not durable.
-pub(crate) fn images(moment: &Moment, choices: Choices, random: &mut Random, mut visit: impl FnMut(&Image)) {
-    // One bit for each change of a name and each piece of a write that is not durable, in this order.
-    let pieces = |len: usize| choices.pieces.min(len).max(1);
+/// Parts a write tears into.
+fn pieces(most: usize, len: usize) -> usize {
+    most.min(len).max(1)
+}
+
+/// One bit for each change of a name and each piece of a write that is not durable, in this order.
+fn bits(moment: &Moment, most: usize) -> usize {
     let writes = moment.files.iter().flat_map(|file| &file.writes);
     let optional = writes.filter(|write| write.fate != Fate::Durable);
     let changes = moment.changes.iter().filter(|(_, fate)| *fate != Fate::Durable).count();
-    let bits = changes + optional.map(|write| pieces(write.bytes.len())).sum::<usize>();
-    let mut image = Image::default();
-    let mut build = |reached: &dyn Fn(usize) -> bool| {
-        let mut bit = 0;
-        let mut chosen = |fate: Fate| {
-            fate == Fate::Durable || {
-                bit += 1;
-                reached(bit - 1)
-            }
-        };
-        let mut names = moment.names;
-        for &(change, fate) in &moment.changes {
-            if chosen(fate) {
-                apply(&mut names, change);
-            }
+    changes + optional.map(|write| pieces(most, write.bytes.len())).sum::<usize>()
+}
+
+/// Makes `image` what a power cut at `moment` leaves when the parts that `reached` names were written. Its memory is used
+/// again.
+fn build(moment: &Moment, most: usize, image: &mut Image, reached: impl Fn(usize) -> bool) {
+    let mut bit = 0;
+    let mut chosen = |fate: Fate| {
+        fate == Fate::Durable || {
+            bit += 1;
+            reached(bit - 1)
         }
-        for (index, file) in moment.files.iter().enumerate() {
-            let name = names.iter().position(|name| *name == Some(index));
-            let mut bytes = name.map(|name| {
-                let mut bytes = image.files[name].take().unwrap_or_default();
-                bytes.clear();
-                bytes.extend_from_slice(&file.base);
-                bytes
-            });
-            for write in &file.writes {
-                let count = if write.fate == Fate::Durable { 1 } else { pieces(write.bytes.len()) };
-                let len = write.bytes.len().div_ceil(count);
-                for piece in 0..count {
-                    let (start, end) = (piece * len, ((piece + 1) * len).min(write.bytes.len()));
-                    if chosen(write.fate)
-                        && start < end
-                        && let Some(bytes) = &mut bytes
-                    {
-                        put(bytes, write.offset + start, &write.bytes[start..end]);
-                    }
+    };
+    let mut names = moment.names;
+    for &(change, fate) in &moment.changes {
+        if chosen(fate) {
+            apply(&mut names, change);
+        }
+    }
+    for (index, file) in moment.files.iter().enumerate() {
+        let name = names.iter().position(|name| *name == Some(index));
+        let mut bytes = name.map(|name| {
+            let mut bytes = image.files[name].take().unwrap_or_default();
+            bytes.clear();
+            bytes.extend_from_slice(&file.base);
+            bytes
+        });
+        for write in &file.writes {
+            let count = if write.fate == Fate::Durable { 1 } else { pieces(most, write.bytes.len()) };
+            let len = write.bytes.len().div_ceil(count);
+            for piece in 0..count {
+                let (start, end) = (piece * len, ((piece + 1) * len).min(write.bytes.len()));
+                if chosen(write.fate)
+                    && start < end
+                    && let Some(bytes) = &mut bytes
+                {
+                    put(bytes, write.offset + start, &write.bytes[start..end]);
                 }
             }
-            if let Some(name) = name {
-                image.files[name] = bytes;
-            }
         }
-        for (file, name) in image.files.iter_mut().zip(names) {
-            if name.is_none() {
-                *file = None;
-            }
+        if let Some(name) = name {
+            image.files[name] = bytes;
         }
-        // A journal or disk whose growth was lost is as long as it was; the flat file never grows.
-        debug_assert!(image.files[Name::Flat as usize].is_some());
+    }
+    for (file, name) in image.files.iter_mut().zip(names) {
+        if name.is_none() {
+            *file = None;
+        }
+    }
+    // A journal or disk whose growth was lost is as long as it was; the flat file never grows.
+    debug_assert!(image.files[Name::Flat as usize].is_some());
+}
+
+/// Calls `visit` with every image a power cut at `moment` may leave, once for each subset of what was not durable.
+pub(crate) fn images(moment: &Moment, choices: Choices, random: &mut Random, mut visit: impl FnMut(&Image)) {
+    let bits = bits(moment, choices.pieces);
+    let mut image = Image::default();
+    let mut build = |reached: &dyn Fn(usize) -> bool| {
+        build(moment, choices.pieces, &mut image, reached);
         visit(&image);
     };
     if bits <= choices.all_below {
@@ -104,9 +123,24 @@ pub(crate) fn images(moment: &Moment, choices: Choices, random: &mut Random, mut
         build(&|bit| bit < one);
     }
     for _ in 0..choices.samples {
-        let words: Vec<u64> = (0..bits.div_ceil(64)).map(|_| random.next()).collect();
+        let words = random.words(bits);
         build(&|bit| words[bit / 64] >> (bit % 64) & 1 == 1);
     }
+}
+
+/// One of the images that a power cut at `moment` may leave: any subset, or a write order cut somewhere, where real disks
+/// are found most.
+pub(crate) fn any_image(moment: &Moment, most: usize, random: &mut Random) -> Image {
+    let bits = bits(moment, most);
+    let mut image = Image::default();
+    if random.below(2) == 0 {
+        let end = random.below(bits + 1);
+        build(moment, most, &mut image, |bit| bit < end);
+    } else {
+        let words = random.words(bits);
+        build(moment, most, &mut image, |bit| words[bit / 64] >> (bit % 64) & 1 == 1);
+    }
+    image
 }
 
 /// Names an image. Two different ones get the same name with a chance of about 2^-90 for all that a run makes.

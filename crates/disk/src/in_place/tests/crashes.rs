@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::JobMode;
-use super::super::model::crash::{Choices, Random, fingerprint, images};
+use super::super::model::crash::{Choices, Random, any_image, fingerprint, images};
 use super::super::model::world::{Shape, World};
 use super::super::model::{Image, Planted};
 use crate::descriptor::Holes;
@@ -117,6 +117,56 @@ fn every_crash_of_a_decryption_loses_nothing() {
 #[test]
 fn every_crash_of_a_deep_recrypt_loses_nothing() {
     small_disks_lose_nothing(JobMode::Recrypt);
+}
+
+/// Disks too large for all crashes: random ones, up to three in a row, each inside the recovery from the one before, with
+/// writes torn into up to eight parts.
+fn wander(shape: Shape, walks: usize) -> Result<(), String> {
+    let world = World::new(shape);
+    let mut random = Random::new(shape.seed);
+    let mut whole = world.disk(&world.untouched(), true);
+    world.go_on(&mut whole).map_err(|error| error.to_string())?;
+    world.check_done(&whole)?;
+    let first = whole.moments();
+    for _ in 0..walks {
+        let mut image = any_image(&first[random.below(first.len())], 8, &mut random);
+        for _ in 0..random.below(3) {
+            world.check_at_rest(&image)?;
+            let mut disk = world.disk(&image, true);
+            let repaired =
+                random.below(4) == 0 && world.repair(&mut disk).map_err(|error| error.to_string())?;
+            if !repaired {
+                world.go_on(&mut disk).map_err(|error| error.to_string())?;
+            }
+            let moments = disk.moments();
+            image = any_image(&moments[random.below(moments.len())], 8, &mut random);
+        }
+        prove(&world, &image)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn random_crashes_of_larger_disks_lose_nothing() {
+    for mode in MODES {
+        for holes in [Holes::Dense, Holes::Zero] {
+            for (units, zone_units, piece_units) in [(40, 7, 2), (64, 16, 5), (33, 1, 1)] {
+                let seed = units as u64 * 31 + mode as u64;
+                let shape = Shape { mode, holes, units, zone_units, piece_units, seed, ..SMALL };
+                wander(shape, 2000).unwrap_or_else(|error| panic!("{shape:?}: {error}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn random_crashes_of_larger_disks_find_what_is_planted() {
+    for planted in [Planted::NoJournalBarrier, Planted::NoDiskBarrier, Planted::SlotFirst] {
+        for mode in MODES {
+            let shape = Shape { mode, planted, units: 40, zone_units: 7, piece_units: 2, ..SMALL };
+            assert!(wander(shape, 2000).is_err(), "{shape:?}");
+        }
+    }
 }
 
 /// The same explorer finds each way to get the order wrong.

@@ -51,6 +51,7 @@ fn wrap_alone<const CAPACITY: usize>(kernel: Kernel, kek: &[u8], key: &[u8], wra
     let (a, r) = wrapped.split_at_mut(SEMIBLOCK);
     a.copy_from_slice(lane.a(0));
     lane.store(0, 1, r);
+    lane.wipe_residue();
 }
 
 fn unwrap_alone<const CAPACITY: usize>(kernel: Kernel, kek: &[u8], wrapped: &[u8], key: &mut [u8]) -> bool {
@@ -60,6 +61,7 @@ fn unwrap_alone<const CAPACITY: usize>(kernel: Kernel, kek: &[u8], wrapped: &[u8
     lane.load(0, 1, a, r);
     lane.run(1, key.len() / SEMIBLOCK);
     lane.store(0, 1, key);
+    lane.wipe_residue();
     is_initial_value(lane.a(0))
 }
 
@@ -87,6 +89,7 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Lanes<ENCRY
     }
 
     /// Expands a KEK of [`KEK_LEN`] bytes.
+    #[inline(always)]
     pub(super) fn expand(&mut self, kek: &[u8]) {
         let kek: &[u8; KEK_LEN] = kek.try_into().expect("a KEK of 32 bytes");
         // SAFETY: `empty` has checked that this CPU supports a kernel, and all of them need AES-NI and AVX.
@@ -115,6 +118,7 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Lanes<ENCRY
 
     /// Wraps or unwraps what lies in the first `lanes` lanes (a number of [`lanes_for`](Self::lanes_for)); the content
     /// of lanes that were not loaded means nothing.
+    #[inline(always)]
     pub(super) fn run(&mut self, lanes: usize, semiblocks: usize) {
         let r = &mut self.r[..lanes * semiblocks];
         let a = &mut self.a[..lanes];
@@ -127,9 +131,13 @@ impl<const ENCRYPT: bool, const LANES: usize, const CAPACITY: usize> Lanes<ENCRY
                 1 => aesni::run::<ENCRYPT, 1>(&self.keys, a.try_into().expect("one"), r),
                 _ => unreachable!("no kernel has {lanes} lanes"),
             }
-            wipe::wipe_vector_registers();
         }
-        // The kernels spill round keys, and so may the expansion, whose frame was in the same place.
+    }
+
+    /// Wipes what kernels and expansion spilled. To be called last, by the function that called them: their frames began
+    /// where that of the wiping begins, which is why `expand`, `run` and this have none.
+    #[inline(always)]
+    pub(super) fn wipe_residue(&self) {
         wipe_dead_stack::<SHALLOW_STACK>();
     }
 

@@ -1,5 +1,7 @@
 //! The client side: one mutual-TLS connection to a KMS, one request at a time.
 
+mod line;
+
 use std::borrow::Borrow;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
@@ -11,11 +13,13 @@ use rustls::pki_types::ServerName;
 use vmseal_secret::SecretKey;
 
 use crate::deadline::Deadline;
+use crate::proxy::{Proxy, tunnel};
 use crate::tls::{self, TlsStream};
 use crate::ttlv::{self, HEADER, Limits, MessageKind};
 use crate::{Error, PlainMessage, stack};
 
 pub use crate::tls::TlsVersions;
+pub use line::{Answer, Answered, Line};
 
 /// How to reach a KMS and how to prove who we are.
 #[derive(Clone, Debug)]
@@ -24,6 +28,8 @@ pub struct ClientConfig {
     pub host: String,
     /// TCP port; KMIP's own is 5696.
     pub port: u16,
+    /// HTTP proxy to reach it through, which then resolves the host name. Default: none.
+    pub proxy: Option<Proxy>,
     /// Name or IP address the server's certificate must hold, when it is not `host`.
     pub server_name: Option<String>,
     /// One or more CA certificates, PEM: the server's chain must end in one of them.
@@ -54,6 +60,7 @@ impl ClientConfig {
         ClientConfig {
             host: host.into(),
             port,
+            proxy: None,
             server_name: None,
             ca_pem: ca_pem.into(),
             certificate_pem: certificate_pem.into(),
@@ -115,7 +122,8 @@ impl Connector {
         stack::scrubbed(|| {
             let peer = format!("{}:{}", self.config.host, self.config.port);
             let deadline = Deadline::after(self.config.connect_timeout, "connecting to the KMS");
-            let socket = connect(&self.config.host, self.config.port, &peer, deadline)?;
+            let ClientConfig { host, port, proxy, .. } = &self.config;
+            let socket = reach(host, *port, proxy.as_ref(), &peer, deadline)?;
             let side = UnbufferedClientConnection::new(self.tls.clone(), self.name.clone())
                 .map_err(|error| tls::unusable(&error))?;
             let stream = TlsStream::handshake(side, socket, peer.clone(), deadline)?;
@@ -132,7 +140,7 @@ impl Connector {
 /// One open connection to a KMS.
 pub struct Connection {
     /// None once it is closed.
-    stream: Option<TlsStream<UnbufferedClientConnection>>,
+    stream: Option<Stream>,
     peer: String,
     limits: Limits,
     request_timeout: Duration,
@@ -169,6 +177,54 @@ impl Connection {
         })
     }
 
+    /// Sends `message` as far as that needs no waiting; [`Connection::finish`] waits for the response. None, and
+    /// nothing was sent, when the connection has to be looked after first: [`Connection::request`] does that.
+    ///
+    /// Failures are those of [`Connection::request`].
+    pub(crate) fn begin<K: Borrow<SecretKey>>(
+        &mut self,
+        message: &[u8],
+        keys: &[K],
+    ) -> Result<Option<Pending>, Error> {
+        let begin = || {
+            let plain = self.prepare(message, keys)?;
+            let Some(mut stream) = self.stream.take_if(|stream| stream.is_quiet()) else { return Ok(None) };
+            let deadline = Deadline::after(self.request_timeout, STEP);
+            let rest = stream.write_now(&plain)?.map(|rest| {
+                let mut kept = PlainMessage::with_capacity(rest.len());
+                kept.append(rest);
+                kept
+            });
+            self.stream = Some(stream);
+            Ok(Some(Pending { rest, deadline }))
+        };
+        // A message without keys leaves nothing behind.
+        stack::scrubbed_unless(begin, |_| keys.is_empty())
+    }
+
+    /// Waits for the response to what was begun.
+    pub(crate) fn finish(&mut self, pending: Pending) -> Result<Response, Error> {
+        let finish = || {
+            let closed = || Error::ClosedWhileIdle { peer: self.peer.clone() };
+            let mut stream = self.stream.take().ok_or_else(closed)?;
+            if let Some(rest) = pending.rest {
+                send(&mut stream, &rest, pending.deadline)?;
+            }
+            let response = receive(&mut stream, pending.deadline, &self.limits)?;
+            self.stream = Some(stream);
+            Ok(response)
+        };
+        stack::scrubbed_unless(
+            finish,
+            |response| matches!(response, Ok(Response { keys, .. }) if keys.is_empty()),
+        )
+    }
+
+    /// To wait for what arrives.
+    pub(crate) fn socket(&self) -> Option<Arc<TcpStream>> {
+        self.stream.as_ref().map(TlsStream::socket)
+    }
+
     /// False once the connection was closed, by [`Connection::close`] or by a failure.
     pub fn is_open(&self) -> bool {
         self.stream.is_some()
@@ -201,17 +257,46 @@ impl Drop for Connection {
     }
 }
 
+type Stream = TlsStream<UnbufferedClientConnection>;
+
+/// What the deadline of a request is called.
+const STEP: &str = "the KMIP request";
+
+/// A request that was sent, or begun to be sent.
+pub(crate) struct Pending {
+    /// What the socket did not take at once.
+    rest: Option<PlainMessage>,
+    deadline: Deadline,
+}
+
+impl Pending {
+    pub(crate) fn is_sent(&self) -> bool {
+        self.rest.is_none()
+    }
+
+    /// Time left; None when there is none.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        self.deadline.remaining().ok()
+    }
+}
+
 fn exchange(
-    stream: &mut TlsStream<UnbufferedClientConnection>,
+    stream: &mut Stream,
     request: PlainMessage,
     timeout: Duration,
     limits: &Limits,
 ) -> Result<Response, Error> {
-    let deadline = Deadline::after(timeout, "the KMIP request");
-    if let Err(error) = stream.write_all(&request, deadline) {
-        return Err(stream.explanation().unwrap_or(error));
-    }
+    let deadline = Deadline::after(timeout, STEP);
+    send(stream, &request, deadline)?;
     drop(request);
+    receive(stream, deadline, limits)
+}
+
+fn send(stream: &mut Stream, request: &[u8], deadline: Deadline) -> Result<(), Error> {
+    stream.write_all(request, deadline).map_err(|error| stream.explanation().unwrap_or(error))
+}
+
+fn receive(stream: &mut Stream, deadline: Deadline, limits: &Limits) -> Result<Response, Error> {
     let mut header = [0; HEADER];
     stream.read_exact(&mut header, deadline)?;
     let mut response = PlainMessage::zeroed(ttlv::message_length(&header, MessageKind::Response, limits)?);
@@ -221,7 +306,21 @@ fn exchange(
     Ok(Response { message, keys })
 }
 
-pub(crate) fn connect(host: &str, port: u16, peer: &str, deadline: Deadline) -> Result<TcpStream, Error> {
+/// A TCP connection to the server, through the proxy if there is one.
+pub(crate) fn reach(
+    host: &str,
+    port: u16,
+    proxy: Option<&Proxy>,
+    peer: &str,
+    deadline: Deadline,
+) -> Result<TcpStream, Error> {
+    let Some(proxy) = proxy else { return connect(host, port, peer, deadline) };
+    let socket = connect(&proxy.host, proxy.port, &format!("{peer} by the proxy"), deadline)?;
+    tunnel(&socket, host, port, peer, deadline)?;
+    Ok(socket)
+}
+
+fn connect(host: &str, port: u16, peer: &str, deadline: Deadline) -> Result<TcpStream, Error> {
     let mut failure = "the host name has no address".to_owned();
     for address in resolve(host, port, peer, deadline)? {
         match TcpStream::connect_timeout(&address, deadline.remaining()?) {

@@ -1,0 +1,58 @@
+/** How a VM is shown to people. */
+import type { CryptoKeyId } from '../../errors.js'
+import type { VirtualMachineInfo } from '../../vcenter/vm-inventory.js'
+import { facts, table } from '../output.js'
+import { sizeText } from '../progress.js'
+
+export function describeVm(vm: VirtualMachineInfo): string {
+  const { disks, missing, formerKeys } = vm
+  return [
+    facts({
+      name: vm.name,
+      id: vm.id,
+      place: `${vm.cluster}${vm.host === undefined ? '' : `, host ${vm.host}`}, [${vm.datastore}] ${vm.vmx}`,
+      power: vm.powerState,
+      connection: vm.connectionState,
+      crypto: vm.cryptoState,
+      policy: vm.policy,
+      'home key': keyText(vm.homeKey),
+      'former keys':
+        formerKeys && `${formerKeys.map(keyText).join(', ')}: recrypt again, to end what was interrupted`,
+    }),
+    ...(disks.length === 0
+      ? []
+      : [
+          '',
+          table(
+            ['DISK', 'SIZE', 'POLICY', 'KEY', 'FILE'],
+            disks.map(({ device, capacityBytes, policy, key, file }) => [
+              device,
+              sizeText(capacityBytes),
+              policy,
+              keyText(key),
+              file,
+            ]),
+          ),
+        ]),
+    ...(missing.length === 0
+      ? []
+      : [
+          '',
+          table(
+            ['MISSING KEY', 'OPENS', 'SINCE', 'WHY', 'WHAT TO DO'],
+            missing.map(({ key, parts, since, message, action }) => [
+              keyText(key),
+              parts.join(', '),
+              since,
+              message,
+              action,
+            ]),
+          ),
+        ]),
+  ].join('\n')
+}
+
+/** `provider/id`; `plain` where there is no key. */
+export function keyText(key: CryptoKeyId | undefined): string {
+  return key ? `${key.providerId}/${key.keyId}` : 'plain'
+}
