@@ -384,13 +384,16 @@ class ChangePlan {
     return converted
   }
 
-  /** The home files that the .vmx names, and those that only their names give away (.vswp, .vmss, ...). */
+  /**
+   * The home files that the .vmx names, and those that only their names give away (.vswp, .vmss, ...), but for those that an
+   * interrupted request of the same made: they are ciphertext, and made anew.
+   */
   async #plainHomeFiles(): Promise<HomeFile[]> {
     const named = this.#vm.description.homeFiles
     const found: HomeFile[] = [...named]
     for (const file of (await this.#files.list()).toSorted()) {
       const role = this.#files.roleOf(file)
-      if (role === undefined || named.some((other) => other.file === file)) continue
+      if (role === undefined || this.#made.has(file) || named.some((other) => other.file === file)) continue
       if (found.some((other) => other.role === role))
         throw new VmsealError(
           'VMSEAL_INVALID_STATE',

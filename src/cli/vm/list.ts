@@ -4,6 +4,7 @@ import { VmsealError, type CryptoKeyId } from '../../errors.js'
 import type { VirtualMachineSummary } from '../../vcenter/vm-search.js'
 import { tableOr } from '../output.js'
 import { keyName, keyNameHelp } from '../key/key-name.js'
+import { isNamed, searchedPart } from './name-pattern.js'
 import { given, verb, type VerbCall } from '../verb/verb.js'
 
 interface Values {
@@ -23,22 +24,22 @@ export const vmList = verb<Values, readonly VirtualMachineSummary[]>({
   help: `What vCenter remembers; \`vmseal vm show\` asks the host.
 
 Examples:
-  vmseal vm list db --crypto locked
+  vmseal vm list 'db*' --crypto locked
   vmseal vm list --key 6f9619ff-8b86-4d01-b42d-00cf4fc964ff      who uses a key
   vmseal --json vm list | jq -r '.[] | select(.cryptoState == "locked") | .name'`,
   declare: (command) =>
     command
-      .argument('[text]', 'part of the name, in any case')
+      .argument('[text]', 'part of the name, or with * the whole of it, in any case')
       .option('--cluster <cluster>', 'of this cluster')
       .option('--host <host>', 'on this host')
       .option('--datastore <datastore>', 'on this datastore')
       .option('--key <key>', `with VM home or a disk under this key: ${keyNameHelp}`)
       .addOption(new Option('--crypto <state>', 'only these').choices(['encrypted', 'plain', 'locked']))
       .addOption(new Option('--power <state>', 'only these').choices(['on', 'off'])),
-  run: async ({ vcenter }, { text, cluster, host, datastore, key, crypto, power }) =>
-    vcenter.virtualMachines.search(
+  run: async ({ vcenter }, { text = '', cluster, host, datastore, key, crypto, power }) => {
+    const vms = await vcenter.virtualMachines.search(
       given({
-        name: text,
+        name: searchedPart(text),
         cluster,
         host,
         datastore,
@@ -47,7 +48,9 @@ Examples:
         cryptoState: crypto === 'locked' ? crypto : undefined,
         powerState: power && (power === 'on' ? 'poweredOn' : 'poweredOff'),
       }),
-    ),
+    )
+    return vms.filter(({ name }) => isNamed(text)(name))
+  },
   show: (vms) =>
     tableOr(
       'no such VM',
