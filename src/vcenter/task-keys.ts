@@ -109,8 +109,14 @@ export class TaskKeys {
       const late = this.#services.connections
         .ofCluster(clusterId)
         .filter((host) => !reached.has(bootOf(host)))
-      if (late.length > 0)
-        await this.#services.distribution.push(key, late, context.step).catch(tolerateKnown)
+      if (late.length === 0) continue
+      try {
+        await this.#services.distribution.push(key, late, context.step)
+      } catch (error) {
+        tolerateKnown(error)
+        // The key cannot be had just now: they get it when it can.
+        for (const host of late) this.#services.distribution.lacks(host)
+      }
     }
   }
 
