@@ -57,32 +57,46 @@ function asNative(error: unknown): unknown {
   return error
 }
 
-for (const name of [
+/** Functions of the addon that give a `NativeTask`, and those that give a promise. None that a party may call is missing. */
+export const simulatedTasks = [
+  'createChildDisk',
   'createPlainDisk',
   'createSealedDisk',
   'decryptDisk',
   'decryptDiskInPlace',
   'decryptFile',
+  'discardSource',
   'encryptDisk',
   'encryptDiskInPlace',
   'encryptFile',
   'importDisk',
+  'importLuksVolume',
   'recryptDisk',
   'recryptDiskInPlace',
   'recryptFile',
   'resumeConversion',
-] as const)
+  'resumeCopy',
+  'verifyCopy',
+] as const
+export const simulatedPromises = [
+  'overwriteFile',
+  'repairConversion',
+  'rewrapDisk',
+  'verifyConversion',
+  'viewDisk',
+] as const
+
+for (const name of simulatedTasks)
   // prettier-ignore
   replace(native, name, (party, original) => new SimulatedTask(party, name, original as () => NativeTask))
-for (const name of ['rewrapDisk', 'repairConversion', 'verifyConversion'] as const)
+for (const name of simulatedPromises)
   replace(native, name, (party, original) => work(party, name, original as () => Promise<unknown>))
 const { prototype } = native.DiskHandle
-replace(prototype, 'read', (party, original) => work(party, 'read disk', original as () => Promise<unknown>))
-replace(
-  prototype,
-  'digest',
-  (party, original) => new SimulatedTask(party, 'digest', original as () => NativeTask),
-)
+for (const name of ['read', 'write', 'flush'] as const)
+  replace(prototype, name, (party, original) => work(party, name, original as () => Promise<unknown>))
+for (const name of ['digest', 'merge', 'flatten'] as const)
+  // prettier-ignore
+  replace(prototype, name, (party, original) => new SimulatedTask(party, name, original as () => NativeTask))
 
 function replace<T extends object>(
   owner: T,
