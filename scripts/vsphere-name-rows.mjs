@@ -1,4 +1,4 @@
-// Faults (sections 2.2 to 2.11 of what vSphere documents and clients handle) and event ids (vCenter 8.0U3) of VM encryption.
+// Faults (sections 2.2 to 2.13 of what vSphere documents and clients handle) and event ids (vCenter 8.0U3) of VM encryption.
 /** @type {readonly { name: string, meaning: string, code?: string, test?: string, never?: string }[]} */
 export const faults = [
   { name: 'NoPermission', meaning: 'a privilege is lacking', code: 'VMSEAL_NO_PERMISSION', test: 'each operation with each of its privileges taken away' },
@@ -26,6 +26,15 @@ export const faults = [
   { name: 'InvalidState', meaning: 'decryption or recrypt of what is not encrypted', code: 'VMSEAL_INVALID_STATE', test: 'L3: the encrypt, decrypt and recrypt cases' },
   { name: 'msg.vigor.enc.required.vtpm', meaning: 'VM home holds the secrets of a virtual TPM', code: 'VMSEAL_VTPM_PRESENT', test: 'enc.required.vtpm' },
   { name: 'msg.hostd.configSpec.enc.mixedKeys', meaning: 'keys of different kinds of provider in one VM', never: 'there is one kind of key provider, KMIP: keys of several KMIP providers go together in one VM' },
+  { name: 'InvalidArgument spec.disk.backing.crypto (CloneVM_Task)', meaning: 'the clone would be in states that do not go together', code: 'VMSEAL_ENCRYPTION_MISMATCH', test: 'L3: a clone: spec.disk.backing.crypto' },
+  { name: 'InvalidDeviceOperation (linked clone)', meaning: 'a linked clone is decrypted or has keys of its own', code: 'VMSEAL_DISK_CHAIN', test: 'L3: a clone: spec.disk.backing.crypto' },
+  { name: 'policies with data services during a clone', meaning: 'a clone is given another policy', never: 'it is allowed: a clone is encrypted or decrypted on the way' },
+  { name: 'NoPermission (CloneVM_Task)', meaning: 'Clone, Encrypt, Decrypt or Recrypt is lacking, as the clone needs it', code: 'VMSEAL_NO_PERMISSION', test: 'a clone without' },
+  { name: 'NoPermission (MigrateVM_Task)', meaning: 'Migrate is lacking, or RegisterHost for a host that is not safe', code: 'VMSEAL_NO_PERMISSION', test: 'J6: NoPermission' },
+  { name: 'InvalidPowerState (MigrateVM_Task)', meaning: 'the VM is on', code: 'VMSEAL_INVALID_POWER_STATE', test: 'J6: InvalidPowerState' },
+  { name: 'EncryptionKeyRequired (MigrateVM_Task)', meaning: 'the host it goes to lacks a key and cannot be given it', code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED', test: 'J6: EncryptionKeyRequired' },
+  { name: 'HostNotConnected (MigrateVM_Task)', meaning: 'no connected host of the cluster has that name and the datastore', code: 'VMSEAL_HOST_UNREACHABLE', test: 'J6: InvalidPowerState' },
+  { name: 'migrateEncryption', meaning: 'an encrypted VM is moved with encryption switched off', never: 'no data of a VM travels when it moves, and keys only sealed; a VM that is on is not moved' },
   { name: 'RekeyFail', meaning: 'a recrypt failed', test: 'L3: RekeyFail and DiskchainUsingMixedKeys' },
   { name: 'DiskchainUsingMixedKeys', meaning: 'a recrypt was interrupted', test: 'L3: RekeyFail and DiskchainUsingMixedKeys' },
 ] // prettier-ignore
@@ -67,4 +76,7 @@ export const events = [
   { name: 'vm.crypto.RekeyFail' },
   { name: 'vm.crypto.NoDiskSpace' },
   { name: 'vm.crypto.DiskchainUsingMixedKeys' },
+  { name: 'vm.VmMigratingWithEncryptionEvent' },
+  { name: 'vm.VmHotMigratingWithEncryptionEvent', never: 'a VM that is on is not moved' },
+  { name: 'vm.VmSyncingWithEncryptionEvent', never: 'VMs are not synchronized with another site' },
 ] // prettier-ignore

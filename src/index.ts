@@ -92,6 +92,7 @@ export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguratio
 export type { ConversionOptions } from './vcenter/vm-conversion.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { CloneOptions } from './vcenter/vm-cloning.js'
+export type { MigrateOptions } from './vcenter/vm-migration.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type { CreateSnapshotOptions, RemoveSnapshotOptions } from './vcenter/vm-snapshots.js'
 export type {

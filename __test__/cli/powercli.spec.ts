@@ -84,6 +84,7 @@ test.serial('L4: every cmdlet of the table has a verb that works', async (t) => 
   t.like(await does('Start-VM', 'db01'), { powerState: 'poweredOn' })
   t.is(await refused(2, 'vm', 'decrypt', 'db01'), 'VMSEAL_INVALID_POWER_STATE')
   t.like(await does('Stop-VM', 'db01'), { powerState: 'poweredOff' })
+  t.like(await does('Move-VM', 'db01', 'esx-1'), { host: 'esx-1', cryptoState: 'unlocked' })
   await answer('key', 'remove', `kms-1/${deep.homeKey?.keyId}`, '--force')
   const lockedVm = await answer<VirtualMachineInfo>('vm', 'show', 'db01')
   t.is(lockedVm.cryptoState, 'locked')

@@ -77,7 +77,7 @@ function found(needles: ReadonlyMap<string, Buffer>, bytes: Buffer): string[] {
   return [...needles].filter(([, needle]) => bytes.includes(needle)).map(([name]) => name)
 }
 
-test('A2, A4: a recorded conversation holds no KEK, DEK or plaintext of a disk, in any encoding', async (t) => {
+test('A2, A4, J6: a recorded conversation holds no KEK, DEK or plaintext of a disk, in any encoding', async (t) => {
   const site = await openSite(t, { hosts: [] })
   const agent = await startAgent(site.directory, 'esx-1', site.datastore)
   t.teardown(() => agent.stop())
@@ -93,8 +93,13 @@ test('A2, A4: a recorded conversation holds no KEK, DEK or plaintext of a disk, 
   }) // prettier-ignore
   await vm.applyPolicy({ home: encryption, disks: encryption }, { perDiskKeys: true }).done
   await vm.addDisk({ capacityBytes: 2 ** 20, policy: encryption }).done
+  // The VM leaves, and comes back to a host that has forgotten all keys.
+  const other = await startAgent(site.directory, 'esx-2', site.datastore)
+  t.teardown(() => other.stop())
+  await site.cluster.addHost({ address: other.address, token: other.joinToken?.token ?? '' })
+  await vm.migrate({ host: 'esx-2' }).done
   await agent.host.restart()
-  await site.vcenter.hosts.reconnect('esx-1')
+  t.is((await vm.migrate({ host: 'esx-1' }).done).cryptoState, 'unlocked')
   await vm.powerOn()
   t.is((await vm.digest('scsi0:0')).sha256, image.sha256)
   await t.throwsAsync(vm.readDisk('scsi0:0', 0, 4096), { code: 'VMSEAL_HOST_LOCAL_ONLY' })

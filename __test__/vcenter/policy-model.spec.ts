@@ -1,4 +1,4 @@
-/** Row I1 against a model: after each step of a random history, state, files and keys agree. */
+/** Rows I1 and J6 against a model: after each step of a random history, state, files and keys agree. */
 import test, { type ExecutionContext } from 'ava'
 import fc from 'fast-check'
 import { isVmsealError, type VirtualMachine } from '../../src/index.js'
@@ -31,11 +31,12 @@ const step = fc.oneof(
     act: fc.constant('recrypt' as const),
     depth: fc.constantFrom('shallow' as const, 'deep' as const),
   }),
+  fc.record({ act: fc.constant('move' as const), forgetful: fc.boolean() }),
 )
 type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
 
-test('I1: random policies, disks that come and go, and recrypts: state, files and keys agree after each step', async (t) => {
-  const site = await openSite(t, { hosts: ['esx-1'] })
+test('I1, J6: random policies, disks that come and go, recrypts and moves: state, files and keys agree after each step', async (t) => {
+  const site = await openSite(t)
   await site.vcenter.storagePolicies.clone(encryption, 'gold')
   const image = await site.image('a')
   const vm = await site.vcenter.virtualMachines.import({
@@ -48,7 +49,7 @@ test('I1: random policies, disks that come and go, and recrypts: state, files an
     loose: new Map(),
   }
   const outcomes = new Set<string>()
-  for (const one of fc.sample(step, { numRuns: 40, seed: 20_261 })) {
+  for (const one of fc.sample(step, { numRuns: 50, seed: 20_263 })) {
     const before = structuredClone(model)
     const files = new Map((await vm.info()).disks.map(({ diskId, file }) => [diskId, file]))
     const error = await run(site, vm, one, model, image, files).then(
@@ -64,7 +65,7 @@ test('I1: random policies, disks that come and go, and recrypts: state, files an
     outcomes.add(`${one.act} ${isVmsealError(error) ? error.code : 'done'}`)
     await agree(t, site, vm, model, JSON.stringify(one))
   }
-  for (const act of ['apply', 'one', 'add', 'detach', 'attach', 'recrypt'])
+  for (const act of ['apply', 'one', 'add', 'detach', 'attach', 'recrypt', 'move'])
     t.true(outcomes.has(`${act} done`), act)
   t.true(outcomes.has('apply VMSEAL_ENCRYPTION_MISMATCH') || outcomes.has('one VMSEAL_ENCRYPTION_MISMATCH'))
 })
@@ -118,6 +119,12 @@ async function run(
   } else if (one.act === 'recrypt') {
     await vm.recrypt({ depth: one.depth }).done
     requireKeys(1)
+  } else if (one.act === 'move') {
+    const from = (await vm.info()).host
+    const other = site.hosts.find(({ name }) => name !== from)
+    if (one.forgetful) for (const key of (await other?.listKeys()) ?? []) await other?.removeKey(key)
+    await vm.migrate({ host: other?.name ?? '' }).done
+    requireKeys(0)
   }
 }
 
@@ -140,7 +147,7 @@ async function agree(
   }
   t.true(['compliant', 'notApplicable'].includes((await vm.compliance()).status), after)
   // What the files say is what vCenter says.
-  const [host] = site.hosts
+  const host = site.hosts.find(({ name }) => name === info.host)
   const seen = await host?.readVirtualMachine({ datastore: 'ds1', vmx: info.vmx })
   t.deepEqual(seen?.homeKey, info.homeKey, after)
   t.deepEqual(seen?.disks.map(({ diskId, key }) => [diskId, key]), info.disks.map(({ diskId, key }) => [diskId, key]), after) // prettier-ignore

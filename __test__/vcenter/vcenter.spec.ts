@@ -137,7 +137,7 @@ test('hosts: they belong to one cluster, leave without keys, and come back with 
   ]) // prettier-ignore
 })
 
-test('register: a VM comes back with its keys under the same provider id, and is locked under another one', async (t) => {
+test('J6: register: a VM comes back with its keys under the same provider id, and is locked under another one', async (t) => {
   const site = await openSite(t)
   const vm = await site.vcenter.virtualMachines.create({
     name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [{ capacityBytes: 2 ** 20 }],

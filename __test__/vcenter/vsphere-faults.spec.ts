@@ -82,6 +82,23 @@ test('L3: enc.mismatch: an encrypted disk in a plain VM, and VM home decrypted b
   await refused(t, site, code, /enc\.mismatch/, () => vm.applyPolicy({ home: plain }).done)
 })
 
+test('L3: a clone: spec.disk.backing.crypto that does not go together, and a linked one with keys or policies of its own', async (t) => {
+  const site = await openSite(t, { hosts: ['esx-1'] })
+  const [sealed, open] = [await make(site, encryption, 'sealed'), await make(site, plain, 'open')]
+  const clone = (vm: typeof open, policy: { home?: string; disks?: string }, more = {}) =>
+    vm.clone({ name: 'copy', policy, ...more }).done
+  const code = 'VMSEAL_ENCRYPTION_MISMATCH'
+  await refused(t, site, code, /enc\.mismatch/, () => clone(open, { disks: encryption }))
+  await refused(t, site, code, /enc\.mismatch/, () => clone(sealed, { home: plain }))
+  await sealed.createSnapshot({ name: 'golden' }).done
+  const linked = { snapshot: 'golden', linked: true }
+  for (const act of [
+    () => clone(sealed, off, linked),
+    () => sealed.clone({ name: 'copy', ...linked, keys: 'new' }).done,
+  ])
+    await refused(t, site, 'VMSEAL_DISK_CHAIN', /^InvalidDeviceOperation/, act)
+})
+
 test('L3: enc.diskChain: a disk with a parent is no disk that can be taken in', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const vm = await make(site, plain)

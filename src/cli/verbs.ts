@@ -36,6 +36,7 @@ import { vmAddDisk, vmRemoveDisk } from './vm/disks.js'
 import { vmDecrypt, vmDecryptDisk, vmEncrypt, vmEncryptDisk, vmSetPolicy } from './vm/encrypt.js'
 import { vmDestroy, vmRegister, vmUnregister } from './vm/inventory.js'
 import { vmList } from './vm/list.js'
+import { vmMigrate } from './vm/migrate.js'
 import { vmPowerOff, vmPowerOn } from './vm/power.js'
 import { vmRecrypt, vmRecryptDisk } from './vm/recrypt.js'
 import { vmReload, vmShow, vmUnlock } from './vm/show.js'
@@ -54,6 +55,7 @@ export const verbs: readonly Verb[] = [
   vmRecryptDisk,
   vmPowerOn,
   vmPowerOff,
+  vmMigrate,
   vmUnlock,
   vmReload,
   vmAddDisk,

@@ -101,6 +101,14 @@ export interface VCenterEventDetails {
   'com.vmware.vc.vm.crypto.NoDiskSpace': VmKeys
   /** A shallow recrypt was interrupted: parts of the VM have wraps of the old key and of the new one. */
   'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys': VmKeys
+  /** An encrypted VM that is off is about to get another host; `sourceHost` is absent when nobody knows its host any more. */
+  'com.vmware.vc.vm.VmMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost?: string }
+  /** A VM has another host. */
+  'vim.event.VmMigratedEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly sourceHost?: string
+  }
   /** Unregistered or destroyed. */
   'vim.event.VmRemovedEvent': { readonly vm: string }
   /** Taken out of its cluster. */

@@ -36,9 +36,15 @@ export class HostEncryption {
    */
   async ensureSafe(host: HostConnection): Promise<void> {
     if (host.identity.cryptoState === 'safe') return
+    await this.requireMaySafe(host)
+    await this.restore(host)
+  }
+
+  /** What `ensureSafe` refuses for who asks, before anything is done. */
+  async requireMaySafe(host: HostConnection): Promise<void> {
+    if (host.identity.cryptoState === 'safe') return
     // What it was before its restart needs nobody's leave.
     if ((await this.#record(host)).cryptoKey === null) await this.authorize(host)
-    await this.restore(host)
   }
 
   /** Rejects if the present user may not switch the host to safe (Cryptographer.RegisterHost). */

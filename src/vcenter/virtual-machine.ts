@@ -15,6 +15,7 @@ import type { KeyName } from './task-keys.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
 import { VmCloning, type CloneOptions } from './vm-cloning.js'
 import { VmConversion } from './vm-conversion.js'
+import { VmMigration, type MigrateOptions } from './vm-migration.js'
 import { findDisk, keysOf, referenceOf } from './vm-record.js'
 import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
 import { VmSnapshots, type CreateSnapshotOptions, type RemoveSnapshotOptions } from './vm-snapshots.js'
@@ -253,6 +254,30 @@ export class VirtualMachine {
     })
   }
 
+  /**
+   * Registers the VM, which is off, on another host of its cluster, which is switched to safe and given the VM's keys first when it
+   * lacks them. No data moves, and the VM stays where it is until the host opens every part of it. The host that it leaves need not
+   * answer.
+   *
+   * Rejects with VMSEAL_INVALID_POWER_STATE (it is on, or was when its silent host was last heard of), VMSEAL_HOST_UNREACHABLE,
+   * VMSEAL_ENCRYPTION_KEY_REQUIRED (the host cannot be given a key).
+   */
+  migrate(options: MigrateOptions): Task<VirtualMachineInfo> {
+    return this.#services.tasks.start({
+      name: 'VirtualMachine.migrate',
+      entity: this.name,
+      lane: this.id,
+      signal: options.signal,
+      run: async (context) => {
+        const vm = await this.#record()
+        await this.#recorded('VirtualMachine.migrate', vm, () =>
+          new VmMigration(this.#services).migrate(vm, options, context),
+        )
+        return this.info()
+      },
+    })
+  }
+
   /** Writes up to 1 MiB to a disk as a guest does; durable when it resolves. On the host's own machine only. */
   async writeDisk(disk: string, offset: number, data: Uint8Array, options: HostOption = {}): Promise<void> {
     const vm = await this.#record()
@@ -423,6 +448,7 @@ const cryptoTasks: Readonly<Record<string, CryptoOperationName>> = {
   'VirtualMachine.removeAllSnapshots': 'removeSnapshot',
   'VirtualMachine.consolidateDisks': 'consolidateDisks',
   'VirtualMachine.clone': 'clone',
+  'VirtualMachine.migrate': 'migrate',
 }
 
 const otherTasks: Readonly<Record<string, CryptoOperationName>> = {

@@ -111,6 +111,7 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   removeSnapshot: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   removeAllSnapshots: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   consolidateDisks: task(onVm('VirtualMachine.State.RemoveSnapshot')),
+  migrate: task(onVm('Resource.ColdMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
   clone: task(onVm('VirtualMachine.Provisioning.Clone'), [
     'VirtualMachine.Inventory.CreateFromExisting',
     'Datastore.AllocateSpace',
