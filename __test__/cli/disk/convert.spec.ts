@@ -160,7 +160,7 @@ test('refusals say what to do, change nothing and make no key', async (t) => {
     ['VMSEAL_KMS_NOT_SERVED', 2, 'encrypt', a, '--in-place', '--kms', path('.'), ...keys.slice(2)],
     [
       'VMSEAL_KEY_PROVIDER_UNREACHABLE',
-      1,
+      4,
       'encrypt',
       a,
       '--in-place',
