@@ -69,7 +69,7 @@ test.serial(
     [absent, 'vm', 'show', 'nobody'],
     [absent, 'vm', 'encrypt', 'nobody'],
     [absent, 'vm', 'encrypt-disk', 'sealed', 'scsi0:9'],
-    [absent, 'vm', 'remove-disk', 'plain', 'scsi0:9'],
+    [absent, 'vm', 'detach-disk', 'plain', 'scsi0:9'],
     [absent, 'vm', 'create', 'x', '--cluster', 'nowhere', '--datastore', 'ds1'],
     [absent, 'host', 'enable-encryption', 'esx-9'],
     [absent, 'host', 'remove', 'esx-9'],
