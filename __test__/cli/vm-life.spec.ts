@@ -209,6 +209,12 @@ test.serial(
     await apply(...wish)
     t.is((await judged()).status, 0)
     t.deepEqual(await answer('policy', 'remove', 'Platinum'), { policy: 'Platinum' })
+    await answer('policy', 'clone', encryption, 'Replicated', '--filters', 'before')
+    t.regex(await text('policy', 'list'), /\nReplicated +yes +before it +1\n/)
+    t.like(await answer('policy', 'update', 'Replicated', '--filters', 'after'), {
+      encryption: true,
+      filtersBeforeEncryption: false,
+    })
     t.is(await refused(2, 'vm', 'compliance', 'nobody'), 'VMSEAL_NOT_FOUND')
   },
 )
@@ -300,7 +306,7 @@ test.serial('I6: alarms are listed, acknowledged, followed and cleared', async (
   ])
 })
 
-test.serial('E12: each verb asks for its privilege, and nothing happens without', async (t) => {
+test.serial('I2: each verb asks for its privilege, and nothing happens without', async (t) => {
   const user = await administer(t)
   const { site, answer, refused } = user
   await imported(user, 'db01', encryption)

@@ -8,6 +8,7 @@ import { given, verb } from '../verb/verb.js'
 interface RuleValues {
   readonly encrypted?: true
   readonly plain?: true
+  readonly filters?: 'before' | 'after'
 }
 
 interface CreateValues extends RuleValues {
@@ -24,8 +25,8 @@ export const policyCreate = verb<CreateValues, StoragePolicy>({
       throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'give --encrypted or --plain')
     return values
   },
-  run: ({ vcenter }, { name, encrypted }) =>
-    vcenter.storagePolicies.create({ name, encryption: encrypted === true }),
+  run: ({ vcenter }, { name, ...values }) =>
+    vcenter.storagePolicies.create({ name, encryption: values.encrypted === true, ...rulesOf(values) }),
   show: ({ name }) => `policy ${name} is made; give it to a VM: vmseal vm set-policy`,
 })
 
@@ -45,7 +46,7 @@ export const policyClone = verb<CloneValues, StoragePolicy>({
       command.argument('<policy>', 'the policy that is cloned').argument('<name>', 'name of the new policy'),
     ),
   run: ({ vcenter }, { policy, name, ...values }) =>
-    vcenter.storagePolicies.clone(policy, name, given({ encryption: encryptionOf(values) })),
+    vcenter.storagePolicies.clone(policy, name, rulesOf(values)),
   show: ({ name }) => `policy ${name} is made; give it to a VM: vmseal vm set-policy`,
 })
 
@@ -67,12 +68,15 @@ Example:
   declare: (command) =>
     rules(command.argument('<policy>', 'the policy').option('--name <name>', 'its new name')),
   prepare: (values) => {
-    if ((values.name ?? values.encrypted ?? values.plain) === undefined)
-      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'say what changes: --name, --encrypted or --plain')
+    if ((values.name ?? values.encrypted ?? values.plain ?? values.filters) === undefined)
+      throw new VmsealError(
+        'VMSEAL_INVALID_ARGUMENT',
+        'say what changes: --name, --encrypted, --plain or --filters',
+      )
     return values
   },
   run: ({ vcenter }, { policy, name, ...values }) =>
-    vcenter.storagePolicies.update(policy, given({ name, encryption: encryptionOf(values) })),
+    vcenter.storagePolicies.update(policy, { ...given({ name }), ...rulesOf(values) }),
   show: ({ name, version }) =>
     `policy ${name} is at version ${version}; VMs that are out of date: vmseal vm compliance`,
 })
@@ -97,10 +101,11 @@ export const policyList = verb<object, readonly StoragePolicy[]>({
   show: (policies) =>
     tableOr(
       'no policies',
-      ['NAME', 'ENCRYPTION', 'VERSION', ''],
-      policies.map(({ name, encryption, version, bundled }) => [
+      ['NAME', 'ENCRYPTION', 'FILTERS', 'VERSION', ''],
+      policies.map(({ name, encryption, filtersBeforeEncryption, version, bundled }) => [
         name,
         encryption ? 'yes' : 'no',
+        encryption ? (filtersBeforeEncryption ? 'before it' : 'after it') : '',
         String(version),
         bundled ? 'bundled' : '',
       ]),
@@ -111,9 +116,18 @@ function rules(command: Command): Command {
   return command
     .addOption(new Option('--encrypted', 'VM homes and disks with it are encrypted').conflicts('plain'))
     .option('--plain', 'they are plain')
+    .addOption(
+      new Option(
+        '--filters <order>',
+        'I/O filters of the host, for instance one that replicates, come before encryption or after it (default)',
+      ).choices(['before', 'after']),
+    )
 }
 
-/** Undefined: nothing is said of it. */
-function encryptionOf({ encrypted, plain }: RuleValues): boolean | undefined {
-  return encrypted ?? (plain && false)
+/** Of what is said alone. */
+function rulesOf({ encrypted, plain, filters }: RuleValues) {
+  return given({
+    encryption: encrypted ?? (plain && false),
+    filtersBeforeEncryption: filters && filters === 'before',
+  })
 }

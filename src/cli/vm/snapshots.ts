@@ -172,11 +172,13 @@ interface Placed {
 /** One whose parent is not there stands by itself. */
 function asTree(snapshots: readonly SnapshotConfig[]): readonly Placed[] {
   const known = new Set(snapshots.map(({ id }) => id))
-  const isBelow = ({ parent }: SnapshotConfig, id: string | undefined): boolean =>
-    (parent !== undefined && known.has(parent) ? parent : undefined) === id
+  const below = new Map<string | undefined, SnapshotConfig[]>()
+  for (const snapshot of snapshots) {
+    const { parent } = snapshot
+    const above = parent !== undefined && known.has(parent) ? parent : undefined
+    below.set(above, [...(below.get(above) ?? []), snapshot])
+  }
   const from = (id: string | undefined, depth: number): readonly Placed[] =>
-    snapshots
-      .filter((snapshot) => isBelow(snapshot, id))
-      .flatMap((snapshot) => [{ depth, snapshot }, ...from(snapshot.id, depth + 1)])
+    (below.get(id) ?? []).flatMap((snapshot) => [{ depth, snapshot }, ...from(snapshot.id, depth + 1)])
   return from(undefined, 0)
 }
