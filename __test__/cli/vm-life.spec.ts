@@ -98,12 +98,14 @@ test.serial(
     t.notDeepEqual(fresh.homeKey, source.homeKey)
     t.deepEqual(fresh.disks[0]?.key, fresh.homeKey)
     t.is(site.seen('Create'), 1)
-    const each = await clone('db01', 'each', '--new-keys', '--per-disk-keys')
+    const each = await clone('db01', 'each', '--per-disk-keys')
     t.notDeepEqual(each.disks[0]?.key, each.homeKey)
     t.is(site.seen('Create'), 2)
     const mine = await answer<{ keyId: string }>('key', 'create')
     site.seen('Create')
     t.is((await clone('db01', 'mine', '--key-id', mine.keyId)).disks[0]?.key?.keyId, mine.keyId)
+    const partly = await clone('db01', 'partly', '--key-id', mine.keyId, '--disk', `scsi0:0=${plain}`)
+    t.deepEqual([partly.homeKey?.keyId, partly.disks[0]?.key], [mine.keyId, undefined])
     const open = await clone('db01', 'open', '--policy', plain)
     t.deepEqual([open.homeKey, open.disks[0]?.key], [undefined, undefined])
     const half = await clone('db01', 'half', '--disk', `scsi0:0=${plain}`)
@@ -115,13 +117,14 @@ test.serial(
     await answer('vm', 'snapshot', 'create', 'db01', 'base')
     const linked = await clone('db01', 'linked', '--snapshot', 'base', '--linked')
     t.deepEqual(linked.disks[0]?.key, source.disks[0]?.key)
-    for (const name of ['same', 'fresh', 'each', 'mine', 'open', 'half', 'closed', 'linked'])
+    for (const name of ['same', 'fresh', 'each', 'mine', 'partly', 'open', 'half', 'closed', 'linked'])
       t.is((await (await site.vcenter.virtualMachines.get(name)).digest('scsi0:0')).sha256, sha256, name)
 
     const before = await answer<unknown[]>('vm', 'list')
     const cases: (readonly [code: string, ...argv: string[]])[] = [
       [argument, 'x', '--linked'],
-      [argument, 'x', '--per-disk-keys'],
+      [argument, 'x', '--per-disk-keys', '--key-id', mine.keyId],
+      [argument, 'x', '--disks', encryption, '--disk', `scsi0:0=${plain}`],
       [argument, 'x', '--new-keys', '--key-id', mine.keyId],
       [argument, 'x', '--policy', plain, '--home', plain],
       [argument, '../x'],

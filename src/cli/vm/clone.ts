@@ -51,7 +51,7 @@ Examples:
         ),
     )
       .option('--new-keys', 'one new key for the clone, instead of the keys of the source')
-      .option('--per-disk-keys', 'with --new-keys: one for VM home and for each disk')
+      .option('--per-disk-keys', 'a new key for VM home and for each disk, instead of one for all')
       .option('--key-id <key>', `an existing key for all that is encrypted: ${keyNameHelp}`)
       .option('--sector-size <bytes>', 'of its encrypted disks, 512 or 4096 (default: as it is)', sectorSize)
       .option('--host <host>', 'host that does the work (default: the one the VM is registered on)'),
@@ -66,7 +66,7 @@ Examples:
       name,
       ...given({ policy: wishOf(values) }),
       ...given({ snapshot, linked, datastore, perDiskKeys, keyIds, sectorSize: bytes, host }),
-      ...(newKeys ? { keys: 'new' as const } : {}),
+      ...(newKeys || perDiskKeys ? { keys: 'new' as const } : {}),
     }
     return (await vm.clone(options).done).info()
   },
@@ -86,8 +86,8 @@ function check(values: Values): Values {
   }
   if (policy !== undefined && (home ?? disks ?? disk) !== undefined)
     refuse('--policy is for VM home and every disk: give it without --home, --disks and --disk')
-  if (perDiskKeys && !newKeys) refuse('--per-disk-keys is about new keys: give --new-keys too')
-  if (keyId !== undefined && newKeys) refuse('give --key-id or --new-keys')
+  if (keyId !== undefined && (newKeys || perDiskKeys))
+    refuse('--key-id is an existing key: give it without --new-keys and --per-disk-keys')
   if (linked && snapshot === undefined) refuse('a linked clone is of a snapshot: name one with --snapshot')
   return values
 }

@@ -1,5 +1,5 @@
 /** Storage policies of the parts of a VM, as options name them. */
-import { InvalidArgumentError, type Command } from 'commander'
+import { InvalidArgumentError, Option, type Command } from 'commander'
 import type { PolicyWish } from '../../vcenter/vm-reconfiguration.js'
 import { given } from '../verb/verb.js'
 
@@ -12,7 +12,7 @@ export interface PolicyValues {
 export function policyOptions(command: Command): Command {
   return command
     .option('--home <policy>', 'policy of VM home')
-    .option('--disks <policy>', 'policy of every disk')
+    .addOption(new Option('--disks <policy>', 'policy of every disk').conflicts('disk'))
     .option('--disk <disk=policy>', 'policy of one disk, instead of --disks (may be repeated)', diskPolicy)
 }
 
