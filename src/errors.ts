@@ -184,7 +184,7 @@ export const errorCodes = {
     summary: 'An in-place conversion of the disk is unfinished: its data is in two forms.',
     fault: 'caller',
     action:
-      'Go on with it: resumeConversion of the VM, or vmseal disk resume for a disk of none. vmseal disk info says how far it is and which keys it needs.',
+      'Go on with it: vmseal vm resume-conversion (resumeConversion of the VM), or vmseal disk resume for a disk of none. vmseal disk info says how far it is and which keys it needs.',
     vsphere: 'InvalidDeviceOperation',
   },
   VMSEAL_JOB_INVALID: {

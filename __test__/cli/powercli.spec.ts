@@ -80,6 +80,13 @@ test.serial('L4: every cmdlet of the table has a verb that works', async (t) => 
   const none = await does<VirtualMachineInfo>('Disable-VMDiskEncryption', 'web01', 'scsi0:1')
   t.is(none.disks[1]?.key, undefined)
 
+  // Snapshots, compliance.
+  await does('New-Snapshot', 'db01', 'clean')
+  t.like((await does<object[]>('Get-Snapshot', 'db01'))[0], { name: 'clean' })
+  await does('Remove-Snapshot', 'db01', 'clean', '--yes')
+  t.deepEqual(await answer('vm', 'snapshot', 'list', 'db01'), [])
+  t.like((await does<object[]>('Get-SpbmEntityConfiguration', 'db01'))[0], { status: 'compliant' })
+
   // Power, locks.
   t.like(await does('Start-VM', 'db01'), { powerState: 'poweredOn' })
   t.is(await refused(2, 'vm', 'decrypt', 'db01'), 'VMSEAL_INVALID_POWER_STATE')
@@ -108,6 +115,8 @@ test.serial('L4: every cmdlet of the table has a verb that works', async (t) => 
   // Policies, privileges, events, tasks.
   t.like(await does('New-SpbmStoragePolicy', 'Gold', '--encrypted'), { encryption: true })
   t.true((await does<{ name: string }[]>('Get-SpbmStoragePolicy')).some(({ name }) => name === encryption))
+  t.like(await does('Set-SpbmStoragePolicy', 'Gold', '--plain'), { encryption: false, version: 2 })
+  t.deepEqual(await does('Remove-SpbmStoragePolicy', 'Gold'), { policy: 'Gold' })
   await answer('user', 'create', 'anna')
   await does('New-VIPermission', 'anna', 'Read-only', '--on', 'cluster:prod')
   t.like((await does<object[]>('Get-VIPermission'))[0], { user: 'anna', object: 'cluster prod' })

@@ -1,5 +1,6 @@
 /** Every verb, in the order of the help. A new one is a file, and a line here. */
 import type { Command } from 'commander'
+import { alarmAcknowledge, alarmClear, alarmFollow, alarmList } from './alarm/alarms.js'
 import {
   permissionList,
   permissionRemove,
@@ -22,7 +23,7 @@ import { hostList } from './host/list.js'
 import { hostAdd, hostReconnect, hostRemove } from './host/membership.js'
 import { keyCreate, keyDestroy, keyRemove, keyUnused } from './key/change.js'
 import { keyList, keyShow, providerKeys } from './key/list.js'
-import { policyCreate, policyList } from './policy/policies.js'
+import { policyClone, policyCreate, policyList, policyRemove, policyUpdate } from './policy/policies.js'
 import * as certificate from './provider/certificate.js'
 import { providerDoctor } from './provider/doctor.js'
 import * as registry from './provider/registry.js'
@@ -31,8 +32,12 @@ import { rekey } from './rekey.js'
 import { taskCancel, taskFollow, taskList } from './task/tasks.js'
 import { addVerb } from './verb/command.js'
 import type { Verb } from './verb/verb.js'
+import { vmApply } from './vm/apply.js'
+import { vmClone } from './vm/clone.js'
+import { vmCompliance } from './vm/compliance.js'
+import { vmResumeConversion } from './vm/conversion-options.js'
 import { vmCreate, vmImport } from './vm/create.js'
-import { vmAddDisk, vmRemoveDisk } from './vm/disks.js'
+import { vmAddDisk, vmAttachDisk, vmDetachDisk } from './vm/disks.js'
 import { vmDecrypt, vmDecryptDisk, vmEncrypt, vmEncryptDisk, vmSetPolicy } from './vm/encrypt.js'
 import { vmDestroy, vmRegister, vmUnregister } from './vm/inventory.js'
 import { vmList } from './vm/list.js'
@@ -40,26 +45,43 @@ import { vmMigrate } from './vm/migrate.js'
 import { vmPowerOff, vmPowerOn } from './vm/power.js'
 import { vmRecrypt, vmRecryptDisk } from './vm/recrypt.js'
 import { vmReload, vmShow, vmUnlock } from './vm/show.js'
+import {
+  snapshotConsolidate,
+  snapshotCreate,
+  snapshotList,
+  snapshotRemove,
+  snapshotRevert,
+} from './vm/snapshots.js'
 
 export const verbs: readonly Verb[] = [
   vmList,
   vmShow,
   vmCreate,
   vmImport,
+  vmClone,
   vmEncrypt,
   vmDecrypt,
   vmEncryptDisk,
   vmDecryptDisk,
   vmSetPolicy,
+  vmApply,
+  vmCompliance,
   vmRecrypt,
   vmRecryptDisk,
+  vmResumeConversion,
   vmPowerOn,
   vmPowerOff,
   vmMigrate,
   vmUnlock,
   vmReload,
   vmAddDisk,
-  vmRemoveDisk,
+  vmAttachDisk,
+  vmDetachDisk,
+  snapshotCreate,
+  snapshotList,
+  snapshotRevert,
+  snapshotRemove,
+  snapshotConsolidate,
   vmRegister,
   vmUnregister,
   vmDestroy,
@@ -101,6 +123,9 @@ export const verbs: readonly Verb[] = [
   rekey,
   policyList,
   policyCreate,
+  policyClone,
+  policyUpdate,
+  policyRemove,
   userList,
   userCreate,
   userRemove,
@@ -118,6 +143,10 @@ export const verbs: readonly Verb[] = [
   eventFollow,
   eventHead,
   eventVerify,
+  alarmList,
+  alarmAcknowledge,
+  alarmClear,
+  alarmFollow,
   taskList,
   taskFollow,
   taskCancel,
@@ -126,6 +155,7 @@ export const verbs: readonly Verb[] = [
 /** The groups that only verbs are in. */
 const groups: Readonly<Record<string, string>> = {
   vm: 'Virtual machines: their life, their encryption, their keys.',
+  snapshot: 'Snapshots of a VM: states that it can be brought back to.',
   cluster: 'Clusters: the hosts of one have the keys of all its VMs.',
   key: 'Keys: what uses them, and those that nothing uses. There is never more of a key here than its id.',
   policy: 'Storage policies: they say what is encrypted, never with which key.',
@@ -133,6 +163,7 @@ const groups: Readonly<Record<string, string>> = {
   role: 'Roles: sets of privileges.',
   permission: 'Permissions: who has which role on what.',
   event: 'The event log: a chain of hashes, so that nothing can be taken out of it unseen.',
+  alarm: 'Alarms: what needs attention now; they open and clear with events.',
   task: 'Tasks: what is under way, and what was.',
   certificate:
     'The certificate with which vCenter shows a KMS who it is; a key that is made here never leaves.',

@@ -1,11 +1,12 @@
 /** How a VM is shown to people. */
 import type { CryptoKeyId } from '../../errors.js'
+import type { DiskConversion } from '../../rpc/host-api.js'
 import type { VirtualMachineInfo } from '../../vcenter/vm-inventory.js'
 import { facts, table } from '../output.js'
 import { sizeText } from '../progress.js'
 
 export function describeVm(vm: VirtualMachineInfo): string {
-  const { disks, missing, formerKeys } = vm
+  const { name, disks, missing, formerKeys } = vm
   return [
     facts({
       name: vm.name,
@@ -34,6 +35,14 @@ export function describeVm(vm: VirtualMachineInfo): string {
             ]),
           ),
         ]),
+    ...disks.flatMap(({ device, conversion }) =>
+      conversion
+        ? [
+            '',
+            `${device} is in conversion (${conversionText(conversion)}): vmseal vm resume-conversion ${name}`,
+          ]
+        : [],
+    ),
     ...(missing.length === 0
       ? []
       : [
@@ -50,6 +59,11 @@ export function describeVm(vm: VirtualMachineInfo): string {
           ),
         ]),
   ].join('\n')
+}
+
+/** `encrypt, 1.50 GiB of 20.0 GiB` */
+function conversionText({ mode, doneBytes, totalBytes }: DiskConversion): string {
+  return `${mode}, ${sizeText(doneBytes)} of ${sizeText(totalBytes)}`
 }
 
 /** `provider/id`; `plain` where there is no key. */

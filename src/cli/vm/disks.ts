@@ -1,4 +1,4 @@
-/** `vmseal vm add-disk` and `remove-disk`. */
+/** `vmseal vm add-disk`, `attach-disk` and `detach-disk`. */
 import { resolve } from 'node:path'
 import { VmsealError } from '../../errors.js'
 import type { VirtualMachineInfo } from '../../vcenter/vm-inventory.js'
@@ -53,19 +53,54 @@ export const vmAddDisk = verb<AddValues, VirtualMachineInfo>({
   show: describeVm,
 })
 
-interface RemoveValues {
+interface AttachValues {
   readonly vm: string
-  readonly disk: string
+  readonly file: string
+  readonly policy?: string
+  readonly host?: string
 }
 
-export const vmRemoveDisk = verb<RemoveValues, VirtualMachineInfo>({
-  name: 'vm remove-disk',
-  summary: 'Take a disk out of a VM that is off, also one whose key is lost; its files stay.',
+export const vmAttachDisk = verb<AttachValues, VirtualMachineInfo>({
+  name: 'vm attach-disk',
+  summary: "Take in a disk that lies on the VM's datastore, with its key; no key is made.",
+  help: `One that was this VM's own stays where it is. Every other is copied into the VM's folder, an encrypted one under a DEK of its own;
+its source stays. An encrypted disk needs a policy with encryption, which it lost when it was detached. A plain one is attached plain
+and encrypted later: vmseal vm encrypt-disk.
+
+Examples:
+  vmseal vm attach-disk db01 db01/db01_1.vmdk --policy 'VM Encryption Policy'
+  vmseal vm attach-disk db01 '[ds1] old/data.vmdk'`,
   declare: (command) =>
     command
       .argument('<vm>', 'name of the VM')
-      .argument('<disk>', 'device node or disk id, for instance scsi0:1'),
+      .argument('<file>', 'folder and descriptor on the datastore')
+      .option('--policy <policy>', 'its policy (default: Datastore Default, plain)')
+      .option('--host <host>', 'host that does the work'),
+  kind: 'task',
   hosts: 'needed',
-  run: async ({ vcenter }, { vm, disk }) => (await vcenter.virtualMachines.get(vm)).detachDisk(disk),
+  run: async ({ vcenter }, { vm, file, policy, host }) =>
+    (await vcenter.virtualMachines.get(vm)).attachDisk({ file, ...given({ policy }) }, given({ host })).done,
+  show: describeVm,
+})
+
+interface DetachValues {
+  readonly vm: string
+  readonly disk: string
+  readonly host?: string
+}
+
+export const vmDetachDisk = verb<DetachValues, VirtualMachineInfo>({
+  name: 'vm detach-disk',
+  summary: 'Take a disk out of a VM that is off, also one whose key is lost; its files stay.',
+  help: `Its file keeps the id of its key, and loses its policy. Back again: vmseal vm attach-disk.`,
+  declare: (command) =>
+    command
+      .argument('<vm>', 'name of the VM')
+      .argument('<disk>', 'device node or disk id, for instance scsi0:1')
+      .option('--host <host>', 'host that does the work'),
+  kind: 'task',
+  hosts: 'needed',
+  run: async ({ vcenter }, { vm, disk, host }) =>
+    (await vcenter.virtualMachines.get(vm)).detachDisk(disk, given({ host })),
   show: describeVm,
 })

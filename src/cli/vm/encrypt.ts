@@ -1,14 +1,21 @@
 /** `vmseal vm encrypt`, `decrypt`, `encrypt-disk`, `decrypt-disk` and `set-policy`: encryption follows the storage policy. */
-import { InvalidArgumentError, type Command } from 'commander'
+import type { Command } from 'commander'
 import { encryptionPolicyName, plainPolicyName } from '../../vcenter/storage-policies.js'
 import type { VirtualMachineInfo } from '../../vcenter/vm-inventory.js'
 import type { ApplyPolicyOptions, PolicyWish } from '../../vcenter/vm-reconfiguration.js'
 import { sectorSize } from '../arguments.js'
 import { keyName, keyNameHelp } from '../key/key-name.js'
 import { given, verb, type VerbCall } from '../verb/verb.js'
+import {
+  conversionHelp,
+  conversionOf,
+  conversionOptions,
+  type ConversionValues,
+} from './conversion-options.js'
 import { describeVm } from './describe.js'
+import { policyOptions, policyWish, type PolicyValues } from './policy-options.js'
 
-interface Values {
+interface Values extends ConversionValues {
   readonly vm: string
   readonly policy?: string
   readonly host?: string
@@ -22,21 +29,16 @@ interface DiskValues extends Values {
   readonly disk: readonly string[]
 }
 
-interface PolicyValues extends Values {
-  readonly home?: string
-  readonly disks?: string
-  readonly disk?: Readonly<Record<string, string>>
-}
-
 export const vmEncrypt = verb<Values, VirtualMachineInfo>({
   name: 'vm encrypt',
   summary: 'Encrypt VM home and every disk of a VM that is off, as one task with one new key.',
   cmdlets: ['Enable-VMEncryption'],
-  help: `The policy of home and disks is set, and the disks are converted to a copy: it needs room for a second copy of each.
-What is encrypted already stays as it is; where nothing changes no key is made. Interrupted anywhere, the VM is as before.
+  help: `The policy of home and disks is set. What is encrypted already stays as it is; where nothing changes no key is made.
+${conversionHelp}
 
 Examples:
   vmseal vm encrypt db01
+  vmseal vm encrypt db01 --in-place       without room for a copy
   vmseal vm encrypt db01 --home-only      then its disks one by one: vmseal vm encrypt-disk db01 scsi0:0`,
   declare: (command) =>
     encryption(command.argument('<vm>', 'name of the VM')).option(
@@ -56,10 +58,10 @@ export const vmDecrypt = verb<Values, VirtualMachineInfo>({
   name: 'vm decrypt',
   summary: 'Decrypt VM home and every disk of a VM that is off, as one task.',
   cmdlets: ['Disable-VMEncryption'],
-  help: `Its policies become \`${plainPolicyName}\`. Selected disks: vmseal vm decrypt-disk.`,
+  help: `Its policies become \`${plainPolicyName}\`. Selected disks: vmseal vm decrypt-disk.
+${conversionHelp}`,
   declare: (command) =>
-    command
-      .argument('<vm>', 'name of the VM')
+    conversionOptions(command.argument('<vm>', 'name of the VM'))
       .option('--policy <policy>', 'a policy without encryption', plainPolicyName)
       .option('--host <host>', 'host that does the work'),
   kind: 'task',
@@ -91,10 +93,9 @@ export const vmDecryptDisk = verb<DiskValues, VirtualMachineInfo>({
   summary: 'Decrypt some disks of a VM, as one task.',
   cmdlets: ['Disable-VMDiskEncryption'],
   declare: (command) =>
-    command
-      .argument('<vm>', 'name of the VM')
-      .argument('<disk...>', 'for instance scsi0:1')
-      .option('--host <host>', 'host that does the work'),
+    conversionOptions(
+      command.argument('<vm>', 'name of the VM').argument('<disk...>', 'for instance scsi0:1'),
+    ).option('--host <host>', 'host that does the work'),
   kind: 'task',
   hosts: 'needed',
   run: (call, values) =>
@@ -102,23 +103,16 @@ export const vmDecryptDisk = verb<DiskValues, VirtualMachineInfo>({
   show: describeVm,
 })
 
-export const vmSetPolicy = verb<PolicyValues, VirtualMachineInfo>({
+export const vmSetPolicy = verb<Values & PolicyValues, VirtualMachineInfo>({
   name: 'vm set-policy',
   summary: 'Set storage policies of VM home and disks; encryption follows them, as one task.',
   help: `Examples:
   vmseal vm set-policy db01 --home 'VM Encryption Policy' --disks 'VM Encryption Policy'
   vmseal vm set-policy db01 --disk 'scsi0:1=Datastore Default'`,
-  declare: (command) =>
-    encryptionOptions(command.argument('<vm>', 'name of the VM'))
-      .option('--home <policy>', 'policy of VM home')
-      .option('--disks <policy>', 'policy of every disk')
-      .option('--disk <disk=policy>', 'policy of one disk (may be repeated)', diskPolicy),
+  declare: (command) => policyOptions(encryptionOptions(command.argument('<vm>', 'name of the VM'))),
   kind: 'task',
   hosts: 'needed',
-  run: (call, values) => {
-    const { home, disks, disk } = values
-    return apply(call, values, given({ home, disks: disks ?? disk }))
-  },
+  run: (call, values) => apply(call, values, policyWish(values)),
   show: describeVm,
 })
 
@@ -129,7 +123,7 @@ function encryption(command: Command): Command {
 }
 
 function encryptionOptions(command: Command): Command {
-  return command
+  return conversionOptions(command)
     .option('--host <host>', 'host that does the work (default: the one the VM is registered on)')
     .option('--per-disk-keys', 'a new key for VM home and for each disk, instead of one for all')
     .option('--key-id <key>', `an existing key instead of a new one: ${keyNameHelp}`)
@@ -138,12 +132,15 @@ function encryptionOptions(command: Command): Command {
 
 async function apply(
   { vcenter }: VerbCall,
-  { vm: name, host, perDiskKeys, keyId, sectorSize: bytes }: Values,
+  { vm: name, host, perDiskKeys, keyId, sectorSize: bytes, ...conversion }: Values,
   wish: PolicyWish,
 ): Promise<VirtualMachineInfo> {
   const vm = await vcenter.virtualMachines.get(name)
   const keyIds = keyId === undefined ? undefined : oneKey(keyName(keyId), wish, await vm.info())
-  const options: ApplyPolicyOptions = given({ host, perDiskKeys, keyIds, sectorSize: bytes })
+  const options: ApplyPolicyOptions = {
+    ...conversionOf(conversion),
+    ...given({ host, perDiskKeys, keyIds, sectorSize: bytes }),
+  }
   return vm.applyPolicy(wish, options).done
 }
 
@@ -159,11 +156,4 @@ function oneKey(
     ...(home === undefined ? {} : { home: key }),
     disks: Object.fromEntries(devices.map((device) => [device, key])),
   }
-}
-
-function diskPolicy(text: string, earlier: Readonly<Record<string, string>> = {}): Record<string, string> {
-  const [, disk, policy] = /^([^=]+)=(.+)$/.exec(text) ?? []
-  if (disk === undefined || policy === undefined)
-    throw new InvalidArgumentError("Write DISK=POLICY, for instance 'scsi0:1=Datastore Default'.")
-  return { ...earlier, [disk]: policy }
 }
