@@ -1,7 +1,8 @@
 /** Row A9 of the feature table: how a host that lost its keys gets them back, and what happens when it cannot. */
+import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
-import { Host, VmsealError } from '../../src/index.js'
+import { Host, Kms, VmsealError } from '../../src/index.js'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite } from './site.js'
 
@@ -109,4 +110,37 @@ test('F6: a host that did not take a key is given it again when the VM is on rec
   t.is(failures.length, 1)
   while ((await host.listKeys()).length === 0) await sleep(50)
   t.deepEqual(await host.listKeys(), [(await vm.info()).homeKey])
+})
+
+test('F6: a host that joined while a VM was made gets its key although the KMS was down at that moment', async (t) => {
+  const site = await openSite(t, { hosts: [] })
+  const start = async (name: string) => {
+    const host = await Host.start({ name, datastores: { ds1: site.datastore } })
+    t.teardown(() => host.stop())
+    return host
+  }
+  const worker = await start('esx-1')
+  const late = await start('esx-2')
+  const joiningMeanwhile = new Proxy(worker, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name)
+      if (typeof value !== 'function') return value
+      if (name !== 'createVirtualMachine') return value.bind(target) as unknown
+      return async (...values: unknown[]) => {
+        await site.cluster.addHost(late)
+        await site.vcenter.hosts.configureCryptoKey('esx-2')
+        await site.kms.stop()
+        return Reflect.apply(value, target, values) as unknown
+      }
+    },
+  })
+  await site.cluster.addHost(joiningMeanwhile)
+  const vm = await site.vcenter.virtualMachines.create({
+    name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
+  }) // prettier-ignore
+  t.deepEqual(await late.listKeys(), [])
+  const kms = await Kms.start({ directory: path.join(site.directory, 'kms'), port: site.kms.endpoint.port })
+  t.teardown(() => kms.stop())
+  while ((await late.listKeys()).length === 0) await sleep(50)
+  t.deepEqual(await late.listKeys(), [(await vm.info()).homeKey])
 })
