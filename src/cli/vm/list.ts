@@ -49,7 +49,8 @@ Examples:
         powerState: power && (power === 'on' ? 'poweredOn' : 'poweredOff'),
       }),
     )
-    return vms.filter(({ name }) => isNamed(text)(name))
+    const isWanted = isNamed(text)
+    return vms.filter(({ name }) => isWanted(name))
   },
   show: (vms) =>
     tableOr(
