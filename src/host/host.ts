@@ -2,6 +2,7 @@
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
   CloneSpec,
+  ConversionPace,
   CreateSpec,
   DiskDescription,
   HostApi,
@@ -33,12 +34,14 @@ import {
   checkCloneSpec,
   checkCreateSpec,
   checkKey,
+  checkPace,
   checkReconfigureSpec,
   checkSealedKey,
   checkSnapshotSpec,
   checkUuid,
 } from './requests.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { paceOf } from './work.js'
 
 export class Host implements HostApi {
   readonly id: string
@@ -148,10 +151,11 @@ export class Host implements HostApi {
     })
   }
 
-  resumeConversion(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+  resumeConversion(vm: VmReference, pace: ConversionPace = {}, work: Work = {}): Promise<VmConfig> {
     return this.#change(vm, work, ({ context, powered }, files, stoppable) => {
+      checkPace(pace, 'pace')
       powered.requireOff(files)
-      return resumeConversions(context, files, stoppable)
+      return resumeConversions(context, files, { ...stoppable, ...paceOf(pace) })
     })
   }
 
