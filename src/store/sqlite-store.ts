@@ -104,7 +104,7 @@ function missingKeyTable(database: SqliteDatabase): Store['missingKeys'] {
         .map(({ providerId, keyId, ...row }) => ({ key: { keyId, providerId }, ...row })),
 
     replace: async (vmId, records) =>
-      database.transaction(() => {
+      database.inGroup(() => {
         database.run(`DELETE FROM missing_key WHERE vm_id = @vmId`, { vmId })
         for (const [position, { key, hop, code, message, since }] of records.entries())
           database.run(

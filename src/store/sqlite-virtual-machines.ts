@@ -71,7 +71,7 @@ export class SqliteVmTable implements VmTable {
   }
 
   async update(record: VmRecord): Promise<boolean> {
-    return this.#database.transaction(() => {
+    return this.#database.inGroup(() => {
       const updated = this.#database.run(
         `UPDATE vm SET revision = revision + 1, name = @name, cluster_id = @clusterId, host_id = @hostId,
            datastore = @datastore, vmx = @vmx, home_policy_id = @homePolicyId, provider_id = @providerId,
