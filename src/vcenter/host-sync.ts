@@ -47,7 +47,10 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
 
   const keys = await store.virtualMachines.keysOfCluster(host.clusterId)
   const encrypted = found.some((record) => keysOf(record).length > 0)
-  const wanted = encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
+  const forced = (await store.clusters.list()).some(
+    ({ id, cryptoMode }) => id === host.clusterId && cryptoMode === 'forceEnable',
+  )
+  const wanted = forced || encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
   const unsafe = await bringToSafe(services, host, wanted || cryptoState === 'safe')
   const present = await host.call((api) => api.listKeys())
   const missing = withoutKeys(keys, present)
@@ -107,7 +110,7 @@ async function readAll(
 
 /**
  * A host that was safe, or that has encrypted VMs of its own, is safe again, with the same host key; one that joins is
- * switched to safe if its cluster has keys.
+ * switched to safe if its cluster has keys, and every one of a cluster that forces it.
  * Returns why it could not be.
  */
 async function bringToSafe(
