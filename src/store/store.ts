@@ -93,7 +93,14 @@ export interface ClusterRecord {
   readonly id: string
   readonly name: string
   readonly createdAt: string
+  /** Whether its hosts are safe on demand or always. */
+  readonly cryptoMode: 'onDemand' | 'forceEnable'
+  /** Where host keys come from; null: the default provider. With `cryptoKeyId` that key of it, else a new one for each host. */
+  readonly cryptoProviderId: string | null
+  readonly cryptoKeyId: string | null
 }
+
+export type ClusterCryptoColumns = Pick<ClusterRecord, 'cryptoMode' | 'cryptoProviderId' | 'cryptoKeyId'>
 
 export interface HostRecord {
   readonly id: string
@@ -366,7 +373,8 @@ export interface KeyCreationTable {
 
 interface ClusterTable {
   list(): Promise<ClusterRecord[]>
-  insert(record: ClusterRecord): Promise<void>
+  insert(record: Omit<ClusterRecord, keyof ClusterCryptoColumns>): Promise<void>
+  setCryptoMode(id: string, columns: ClusterCryptoColumns): Promise<void>
 }
 
 interface HostTable {

@@ -76,6 +76,13 @@ export interface VCenterEventDetails {
     readonly error: ErrorCode
   }
   'com.vmware.vc.host.Crypto.Enabled': CryptoKeyId & { readonly host: string }
+  /** Hosts of the cluster are safe on demand or always; `keyId` or `providerId`: where their host keys come from. */
+  'vmseal.cluster.crypto.ModeChanged': {
+    readonly cluster: string
+    readonly mode: 'onDemand' | 'forceEnable'
+    readonly keyId?: CryptoKeyId
+    readonly providerId?: string
+  }
   'com.vmware.vc.host.Crypto.HostCryptoDisabled': { readonly host: string }
   /** The host got a new host key, because the KMS has lost its own: older dumps need the lost one. */
   'com.vmware.vc.host.Crypto.HostKey.NewKey.KeyMissingOnKMS': {

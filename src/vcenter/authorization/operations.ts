@@ -174,6 +174,8 @@ const hostEntry = ({ id, clusterId }: { readonly id: string; readonly clusterId:
 export const clusterRules: Rules<Cluster> = {
   addHost: call(onCluster('Host.Inventory.AddHostToCluster'), ['Cryptographer.RegisterHost']),
   hosts: { ...call(onCluster('System.Read')), entry: hostEntry },
+  cryptoMode: call(onCluster('System.Read')),
+  setCryptoMode: call(onCluster('Cryptographer.RegisterHost')),
   removeHost: call(onCluster('Host.Inventory.RemoveHostFromCluster')),
 }
 
