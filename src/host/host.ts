@@ -29,7 +29,13 @@ import { writeToDisk } from './disk-write.js'
 import { EncryptionMode } from './encryption-mode.js'
 import { GuestStates, type GuestState } from './guest-state.js'
 import type { HostContext } from './host-context.js'
-import { rewrapHostDumps, writeHostDump } from './host-dumps.js'
+import {
+  describeHostDump,
+  extractHostDump,
+  rewrapHostDumps,
+  writeHostDump,
+  type HostDumpDescription,
+} from './host-dumps.js'
 import { hostIdOf } from './host-id.js'
 import { interruptedKeysOf } from './interrupted-request.js'
 import { ioError } from './io-error.js'
@@ -384,6 +390,21 @@ export class Host implements HostApi {
       const host = { id: this.id, name: this.name }
       return writeHostDump(dumpDirectory, host, hostKey, dump, stoppable(work, boot))
     })
+  }
+
+  /** What a dump of a host says about itself; needs no key. */
+  describeDump(file: string): Promise<HostDumpDescription> {
+    return this.#serve(() => describeHostDump(file))
+  }
+
+  /**
+   * Decrypts a dump of this host, or of one that had the same host key, into the new file `target`, mode 0600.
+   * VMSEAL_ENCRYPTION_KEY_REQUIRED names the host key that it needs when that is another.
+   */
+  extractDump(file: string, target: string, work: Work = {}): Promise<HostDumpDescription> {
+    return this.#serve((boot) =>
+      extractHostDump(file, boot.mode.requireSafe(), target, stoppable(work, boot)),
+    )
   }
 
   #start(): Boot {
