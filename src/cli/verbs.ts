@@ -20,7 +20,7 @@ import { clusterCreate, clusterList, clusterSetCryptoMode } from './cluster/clus
 import { eventFollow, eventHead, eventList, eventVerify } from './event/events.js'
 import { hostDisableEncryption, hostEnableEncryption, hostSetKey } from './host/encryption.js'
 import { hostList } from './host/list.js'
-import { hostAdd, hostReconnect, hostRemove } from './host/membership.js'
+import { hostAdd, hostReconnect, hostRemove, hostRenewCertificate } from './host/membership.js'
 import { keyCreate, keyDestroy, keyRemove, keyUnused } from './key/change.js'
 import { keyList, keyShow, providerKeys } from './key/list.js'
 import { policyClone, policyCreate, policyList, policyRemove, policyUpdate } from './policy/policies.js'
@@ -89,6 +89,7 @@ export const verbs: readonly Verb[] = [
   hostAdd,
   hostRemove,
   hostReconnect,
+  hostRenewCertificate,
   hostEnableEncryption,
   hostSetKey,
   hostDisableEncryption,

@@ -248,6 +248,9 @@ export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
 export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
 
+/** From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve. */
+export declare function forbidCoreDumps(): void
+
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask
 
@@ -284,6 +287,8 @@ export interface KeyMemoryStatus {
   bytesReserved: number
   /** RLIMIT_MEMLOCK in bytes; absent when unlimited. */
   lockLimit?: number
+  /** Whether a crash of this process would write a core file or feed a core handler. */
+  coreDumpsPossible: boolean
 }
 
 /** A handle of the key of a token. */
@@ -487,14 +492,17 @@ export declare function sealText(dek: KeyHandle, header: string, text: string): 
 /** Tells people and tools another parent of a child; who owns the chain knows it anyway. */
 export declare function setParentHint(descriptor: string, hint: string): void
 
-/** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
-export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string
+/**
+ * Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. `notAfter`, in
+ * seconds since 1970, is another end than the usual one.
+ */
+export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null, notAfter?: number | undefined | null): string
 
 /**
  * Signs a request (PKCS#10, PEM) as a server certificate (PEM) for DNS names and IP addresses; of the request only the
- * key counts.
+ * key counts. `notAfter` as for `signCertificateRequest`.
  */
-export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>): string
+export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>, notAfter?: number | undefined | null): string
 
 /** Opens an RFC 3394 wrap, or VMSEAL_UNWRAP_FAILED. */
 export declare function unwrapKey(kek: KeyHandle, wrapped: Uint8Array): KeyHandle

@@ -282,6 +282,7 @@ export type AlarmKind =
   | 'host.hostKeyReplaced'
   | 'host.refusesKeys'
   | 'host.connection'
+  | 'host.certificate'
   | 'keyProvider.unreachable'
   | 'keyProvider.notTrusted'
   | 'keyProvider.clientCertificate'
@@ -391,14 +392,17 @@ interface HostLinkTable {
   save(record: HostLinkRecord): Promise<void>
 }
 
-/** What vCenter's CA for its hosts has signed for itself, PEM. Its private keys are files. */
+/** What vCenter's CA for its hosts has signed for itself, PEM, and what it knows of their keys. Its private keys are files. */
 export interface HostAuthorityTable {
   get(name: HostAuthorityPem): Promise<string | undefined>
   set(name: HostAuthorityPem, pem: string): Promise<void>
 }
 
-/** The CA's certificate; vCenter's signing request and certificate. */
-type HostAuthorityPem = 'authority' | 'request' | 'certificate'
+/**
+ * The CA's certificate; vCenter's signing request and certificate; of a host id the hash of the public key that it gets next
+ * (empty: none); of the hash of a public key that counts no more, since when.
+ */
+type HostAuthorityPem = 'authority' | 'request' | 'certificate' | `next ${string}` | `withdrawn ${string}`
 
 export interface StoragePolicyTable {
   list(): Promise<StoragePolicyRecord[]>

@@ -66,6 +66,13 @@ export interface VCenterEventDetails {
   /** A certificate that was about to expire was replaced: of the server, or without one of vCenter. */
   'vmseal.kms.crypto.CertificateRenewed': { readonly providerId: string; readonly server?: string }
   'vmseal.kms.crypto.KeyDestroyed': CryptoKeyId
+  'vmseal.host.certificate.Renewed': { readonly host: string; readonly expires: string }
+  'vmseal.host.certificate.RenewalFailed': {
+    readonly host: string
+    readonly expires: string
+    readonly error: ErrorCode
+    readonly message: string
+  }
   'vmseal.host.crypto.KeyRemoved': CryptoKeyId & { readonly host: string }
   'com.vmware.vc.vecs.KMSClientCertExpirationEvent': Expiry
   'com.vmware.vc.vecs.KMSServerCertExpirationEvent': Expiry & { readonly server: string }

@@ -4,6 +4,7 @@ import type { HostApi, HostCryptoState, HostKeyChange } from '../rpc/host-api.js
 import { connectInProcess } from '../rpc/in-process.js'
 import type { HostRecord } from '../store/store.js'
 import { cryptoModeOf } from './cluster-crypto-mode.js'
+import type { RenewedCertificate } from './host-certificates.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { notFound } from './names.js'
@@ -79,6 +80,20 @@ export class Hosts {
       (await this.#services.networkHosts.reconnect(record.id)) ??
       synchroniseHost(this.#services, this.#services.connections.require(record))
     )
+  }
+
+  /**
+   * Gives a host on the network another key and certificate now; vCenter does it by itself when a third of its time is left. Also
+   * for one whose certificate has expired while it was away. VMSEAL_INVALID_STATE for a host of this process, VMSEAL_HOST_UNREACHABLE,
+   * VMSEAL_HOST_NOT_TRUSTED.
+   */
+  async renewCertificate(name: string): Promise<RenewedCertificate> {
+    const record = await this.#record((host) => host.name === name, name)
+    const renewed = await this.#services.networkHosts.renewCertificate(record.id)
+    if (renewed) return renewed
+    throw new VmsealError('VMSEAL_INVALID_STATE', `host ${name} is in this process: it has no certificate`, {
+      details: { subject: name },
+    })
   }
 
   /**

@@ -185,6 +185,7 @@ export const hostsRules: Rules<Hosts> = {
   // The host is not known by name yet: it says itself who it is.
   connect: call(atRoot('Host.Config.Connection')),
   reconnect: call(onNamed('host', 'Host.Config.Connection')),
+  renewCertificate: call(onNamed('host', 'Host.Config.Connection')),
   configureCryptoKey: call(onNamed('host', 'Cryptographer.RegisterHost')),
   changeHostKey: call(onNamed('host', 'Cryptographer.RegisterHost')),
   disableEncryption: call(onNamed('host', 'Cryptographer.RegisterHost')),
