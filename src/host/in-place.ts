@@ -5,16 +5,19 @@
  */
 import { VmsealError, isVmsealError } from '../errors.js'
 import type { ReconfigureSpec, Work } from '../rpc/host-api.js'
+import { requireKeys } from './change-keys.js'
 import { checkChange } from './change-rules.js'
+import { commitChange } from './commit-change.js'
 import { inPlaceStep, resumeStep, type InPlaceChange } from './conversion-steps.js'
 import type { Datastore } from './datastore.js'
+import { diskOf, entryOf, type DiskChange } from './disk-changes.js'
 import type { Becoming } from './disk-standing.js'
 import { missingKeysOfDisk, openDisk, openingKek, requireWholeSectors, type DiskState } from './disks.js'
 import { replaceFile } from './durable-file.js'
+import { refuseVtpm } from './home-change.js'
 import { writeDescription } from './home-description.js'
 import { holdVirtualMachine, requireSpace, type HostContext } from './host-context.js'
 import type { VirtualMachineLock } from './lock.js'
-import { commitChange, diskOf, entryOf, refuseVtpm, requireKeys } from './reconfigure.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import {
   cryptoStatesOf,
@@ -26,8 +29,6 @@ import {
 } from './vm-config.js'
 import { logLine } from './vm-log.js'
 import { WorkMeter, type WorkStep } from './work.js'
-
-type DiskChange = NonNullable<ReconfigureSpec['disks']>[number]
 
 /** The most that one of a journal's two areas holds. */
 const zoneBytes = 8 * 1024 * 1024
