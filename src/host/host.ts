@@ -2,6 +2,7 @@
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
   CloneSpec,
+  ConversionPace,
   CreateSpec,
   DiskDescription,
   ExportDescription,
@@ -39,6 +40,7 @@ import {
   checkExportSpec,
   checkHostPath,
   checkKey,
+  checkPace,
   checkReconfigureSpec,
   checkRestoreSpec,
   checkSealedKey,
@@ -48,6 +50,7 @@ import {
 import { describeExport, restoreVirtualMachine, verifyExport } from './restore.js'
 import { moveToDatastore } from './storage-move.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { paceOf } from './work.js'
 
 export class Host implements HostApi {
   readonly id: string
@@ -157,10 +160,11 @@ export class Host implements HostApi {
     })
   }
 
-  resumeConversion(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+  resumeConversion(vm: VmReference, pace: ConversionPace = {}, work: Work = {}): Promise<VmConfig> {
     return this.#change(vm, work, ({ context, powered }, files, stoppable) => {
+      checkPace(pace, 'pace')
       powered.requireOff(files)
-      return resumeConversions(context, files, stoppable)
+      return resumeConversions(context, files, { ...stoppable, ...paceOf(pace) })
     })
   }
 

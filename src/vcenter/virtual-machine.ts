@@ -1,5 +1,5 @@
 /** One VM, as a caller works with it. What a method does stands in a file of its own; here it gets its turn and its host. */
-import type { SnapshotConfig } from '../rpc/host-api.js'
+import type { ConversionPace, SnapshotConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { readCompliance, type VmCompliance } from './compliance.js'
 import type { DesiredState } from './desired-state.js'
@@ -102,9 +102,11 @@ export class VirtualMachine {
    * VMSEAL_INVALID_STATE when no disk is in conversion, VMSEAL_ENCRYPTION_KEY_REQUIRED when a key cannot be had: then everything
    * stays as it is.
    */
-  resumeConversion(options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+  resumeConversion(
+    options: HostOption & ConversionPace & { signal?: AbortSignal } = {},
+  ): Task<VirtualMachineInfo> {
     return this.#tasks.change('VirtualMachine.resumeConversion', options, (vm, context) =>
-      new VmConversion(this.#services).resume(vm, options.host, context),
+      new VmConversion(this.#services).resume(vm, options, context),
     )
   }
 
