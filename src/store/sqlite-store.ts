@@ -149,7 +149,7 @@ function vmIntentTable(database: SqliteDatabase): Store['vmIntents'] {
       database.run(
         `INSERT INTO vm_intent (vm_id, kind, cluster_id, datastore, vmx, keys, home_policy_id, disk_policy_ids, began_at)
          VALUES (@vmId, @kind, @clusterId, @datastore, @vmx, @keys, @homePolicyId, @diskPolicyIds, @beganAt)
-         ON CONFLICT (vm_id) DO UPDATE SET kind = @kind, began_at = @beganAt`,
+         ON CONFLICT (vm_id) DO UPDATE SET kind = @kind, datastore = @datastore, vmx = @vmx, began_at = @beganAt`,
         {
           ...record,
           keys: JSON.stringify(record.keys),

@@ -192,10 +192,11 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
-/** A VM that is about to be made or removed as a whole. */
+/** A VM that is about to be made, moved or removed as a whole. */
 export interface VmIntentRecord {
   readonly vmId: string
-  readonly kind: 'create' | 'destroy'
+  /** `relocate`: the place is the new one. */
+  readonly kind: 'create' | 'destroy' | 'relocate'
   readonly clusterId: string
   readonly datastore: string
   readonly vmx: string

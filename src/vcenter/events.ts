@@ -123,6 +123,13 @@ export interface VCenterEventDetails {
     readonly host: string
     readonly sourceHost?: string
   }
+  /** The files of a VM are on another datastore. */
+  'vim.event.VmRelocatedEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly datastore: string
+    readonly sourceDatastore: string
+  }
   /** Unregistered or destroyed. */
   'vim.event.VmRemovedEvent': { readonly vm: string }
   /** Taken out of its cluster. */

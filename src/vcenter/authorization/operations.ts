@@ -112,6 +112,11 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   removeAllSnapshots: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   consolidateDisks: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   migrate: task(onVm('Resource.ColdMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
+  relocate: task(onVm('Resource.ColdMigrate'), ['Datastore.AllocateSpace', 'Cryptographer.Migrate']),
+  export: task(onVm('VirtualMachine.Provisioning.GetVmFiles'), [
+    'Cryptographer.Access',
+    'Cryptographer.RegisterHost',
+  ]),
   clone: task(onVm('VirtualMachine.Provisioning.Clone'), [
     'VirtualMachine.Inventory.CreateFromExisting',
     'Datastore.AllocateSpace',
@@ -146,6 +151,14 @@ export const virtualMachinesRules: Rules<VirtualMachines> = {
       ...onDatastore('Datastore.AllocateSpace'),
     ],
     ['Cryptographer.EncryptNew', 'Cryptographer.RegisterHost'],
+  ),
+  // The export is a folder of the host, as the images of import are.
+  restore: call(
+    [
+      ...inCluster('VirtualMachine.Inventory.Create', 'VirtualMachine.Provisioning.PutVmFiles'),
+      ...onDatastore('Datastore.AllocateSpace'),
+    ],
+    ['Cryptographer.RegisterVM', 'Cryptographer.EncryptNew', 'Cryptographer.RegisterHost'],
   ),
   // Without Cryptographer.RegisterVM an encrypted VM is registered and stays locked.
   register: call(inCluster('VirtualMachine.Inventory.Register'), ['Cryptographer.RegisterVM']),
