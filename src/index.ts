@@ -4,7 +4,7 @@ export type { CryptoKeyId, ErrorCode, ErrorDetails, Fault } from './errors.js'
 export { HostAgent } from './agent/host-agent.js'
 export type { HostAgentEvents, HostAgentOptions, JoinTokenInfo } from './agent/host-agent.js'
 export { Host } from './host/host.js'
-export type { HostOptions } from './host/host.js'
+export type { HostOptions } from './host/host-options.js'
 export type { GuestState } from './host/guest-state.js'
 export { Kms } from './kms/kms.js'
 export type { KmsCredentials, KmsEndpoint, KmsOperation, KmsOptions } from './kms/kms.js'
@@ -79,7 +79,7 @@ export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js
 export type { TaskUpdate } from './vcenter/task-updates.js'
 export type { Tasks } from './vcenter/tasks.js'
 export type { KeyName } from './vcenter/task-keys.js'
-export type { AddDiskSpec, HostOption, VirtualMachine } from './vcenter/virtual-machine.js'
+export type { AddDiskSpec, VirtualMachine } from './vcenter/virtual-machine.js'
 export type {
   CreateVirtualMachineSpec,
   ImportVirtualMachineSpec,
@@ -95,6 +95,7 @@ export type { CloneOptions } from './vcenter/vm-cloning.js'
 export type { MigrateOptions } from './vcenter/vm-migration.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type { CreateSnapshotOptions, RemoveSnapshotOptions } from './vcenter/vm-snapshots.js'
+export type { HostOption } from './vcenter/vm-tasks.js'
 export type {
   AlarmEntity,
   AlarmKind,

@@ -27,6 +27,9 @@ class SimulatedTask {
     this.#cancelled = true
   }
 
+  /** How long work takes is the simulation's. */
+  limit(): void {}
+
   done(): Promise<string> {
     return work(this.#party, this.#name, () => {
       if (this.#cancelled) throw new VmsealError('VMSEAL_CANCELLED')

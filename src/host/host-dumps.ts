@@ -30,6 +30,12 @@ const namePattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,119}$/
 const envelopeLimit = 16 * 1024
 const dekType = 'vmseal-dek'
 
+/** VMSEAL_INVALID_STATE on a host that keeps no dumps. */
+export function requireDumpDirectory(directory: string | undefined, hostName: string): string {
+  if (directory !== undefined) return directory
+  throw new VmsealError('VMSEAL_INVALID_STATE', `host ${hostName} was started without a dumpDirectory`)
+}
+
 /**
  * Encrypts `source`, a file or a pipe that a crash handler writes to, into the dump directory. No plaintext of it is
  * written there. Returns the path of the dump.

@@ -2,6 +2,7 @@
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
   CloneSpec,
+  ConversionPace,
   CreateSpec,
   CryptoSpec,
   NewDisk,
@@ -69,8 +70,22 @@ export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
     )
 }
 
+export function checkPace(pace: unknown, field: string): asserts pace is ConversionPace {
+  const { maxBytesPerSecond } = record(pace, field)
+  requireThat(
+    maxBytesPerSecond === undefined || isPace(maxBytesPerSecond),
+    `${field}.maxBytesPerSecond`,
+    'a whole number of bytes from 1 on',
+  )
+}
+
+function isPace(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) > 0
+}
+
 export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
-  const { home, disks, addDisks, attachDisks, removeDisks, conversion, discardSource } = record(spec, 'spec')
+  const { home, disks, addDisks, attachDisks, removeDisks, conversion, discardSource, maxBytesPerSecond } =
+    record(spec, 'spec')
   requireThat(
     conversion === undefined || conversion === 'copy' || conversion === 'inPlace',
     'spec.conversion',
@@ -81,6 +96,7 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
     'spec.discardSource',
     'unlink or overwrite',
   )
+  checkPace({ maxBytesPerSecond }, 'spec')
   if (home !== undefined) checkCrypto(home, 'spec.home')
   const ids: string[] = []
   if (disks !== undefined)

@@ -124,6 +124,8 @@ export declare class NativeTask {
    * can be resumed; any other new disk is removed.
    */
   cancel(): void
+  /** Lets the operation work on at most that many bytes per second from its next step on; 0: as fast as it goes. */
+  limit(bytesPerSecond: number): void
   /** Resolves with a JSON text that describes the outcome. May be called once. */
   done(): Promise<string>
 }

@@ -150,6 +150,8 @@ export interface ReconfigureSpec {
    * the file system shows it: not the old blocks of copy-on-write, snapshots, backups or the spare blocks of an SSD.
    */
   readonly discardSource?: 'unlink' | 'overwrite'
+  /** Most bytes of disks per second that are converted, on average; default: as fast as it goes. */
+  readonly maxBytesPerSecond?: number
   readonly home?: CryptoSpec
   readonly disks?: readonly {
     readonly diskId: string
@@ -165,6 +167,9 @@ export interface ReconfigureSpec {
   /** Ids of disks that leave the VM; their files stay. Their keys are not needed. */
   readonly removeDisks?: readonly string[]
 }
+
+/** How fast disks may be converted. */
+export type ConversionPace = Pick<ReconfigureSpec, 'maxBytesPerSecond'>
 
 /** How far an in-place conversion of a disk is. */
 export interface DiskConversion {
@@ -328,7 +333,7 @@ export interface HostApi {
    * Goes on with every in-place conversion of the VM and ends it. VMSEAL_ENCRYPTION_KEY_REQUIRED when a key of one is not here,
    * VMSEAL_INVALID_STATE when no disk is in conversion.
    */
-  resumeConversion(vm: VmReference, work?: Work): Promise<VmConfig>
+  resumeConversion(vm: VmReference, pace: ConversionPace, work?: Work): Promise<VmConfig>
   readVirtualMachine(vm: VmReference): Promise<VmConfig>
   /**
    * VMSEAL_DEVICE_NOT_DISK, VMSEAL_DISK_NOT_FILE (a raw device mapping), VMSEAL_DISK_IN_CONVERSION, VMSEAL_DESCRIPTOR_UNSUPPORTED

@@ -96,7 +96,7 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   removeKey: { values: 1, kind: 'change', result: nothing },
   createVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
   reconfigureVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
-  resumeConversion: { values: 1, kind: 'change', long: true, result: vmConfig },
+  resumeConversion: { values: 2, kind: 'change', long: true, result: vmConfig },
   readVirtualMachine: { values: 1, kind: 'read', result: vmConfig },
   describeDisk: {
     values: 2,

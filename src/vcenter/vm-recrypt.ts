@@ -64,7 +64,7 @@ export class VmRecrypt {
     })
     const seen = await inventory.read(vm, host)
     const conversion = new VmConversion(this.#services)
-    const { record, config } = await conversion.endAll(seen, host, context)
+    const { record, config } = await conversion.endAll(seen, host, options, context)
     const begun = options.key === undefined ? keyOfEnded(seen.config, config, options) : undefined
     const parts = partsOf(config, options).filter((part) => begun === undefined || !isUnderKey(part, begun))
     if (parts.length === 0) return record
@@ -176,13 +176,13 @@ export class VmRecrypt {
 }
 
 function checkOptions(options: RecryptOptions): void {
-  const { depth, sectorSize, disks, conversion, discardSource } = options
+  const { depth, sectorSize, disks, conversion } = options
   checkConversion(options)
   if (depth !== 'shallow' && depth !== 'deep')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'depth is shallow or deep')
   if (sectorSize !== undefined && depth === 'shallow')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'a shallow recrypt leaves the data: no sectorSize')
-  if (depth === 'shallow' && (conversion ?? discardSource) !== undefined)
+  if (depth === 'shallow' && Object.keys(conversionOf(options)).length > 0)
     throw new VmsealError(
       'VMSEAL_INVALID_ARGUMENT',
       'a shallow recrypt leaves the data: nothing is converted',

@@ -192,8 +192,8 @@ impl Comparison<'_> {
     fn read_chunks(&self) -> Result<()> {
         let (mut one, mut two) = (Buffer::new(CHUNK), Buffer::new(CHUNK));
         while lock(&self.failure).is_none() {
-            self.control.check()?;
             let Some((offset, len)) = self.next_chunk()? else { break };
+            self.control.turn(len as u64)?;
             let (one, two) = (one.first(len), two.first(len));
             self.from.read_at(offset, one)?;
             self.to.read_at(offset, two)?;
