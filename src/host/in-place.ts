@@ -30,7 +30,7 @@ import { WorkMeter, type WorkStep } from './work.js'
 type DiskChange = NonNullable<ReconfigureSpec['disks']>[number]
 
 /** The most that one of a journal's two areas holds. */
-const zoneBytes = 8 * 1024 * 1024
+const zoneBytes = 16 * 1024 * 1024
 /** What a journal has besides its areas. */
 const journalOverhead = 256 * 1024
 
