@@ -4,7 +4,7 @@ export type { CryptoKeyId, ErrorCode, ErrorDetails, Fault } from './errors.js'
 export { HostAgent } from './agent/host-agent.js'
 export type { HostAgentEvents, HostAgentOptions, JoinTokenInfo } from './agent/host-agent.js'
 export { Host } from './host/host.js'
-export type { HostOptions } from './host/host.js'
+export type { HostOptions } from './host/host-options.js'
 export type { GuestState } from './host/guest-state.js'
 export { Kms } from './kms/kms.js'
 export type { KmsCredentials, KmsEndpoint, KmsOperation, KmsOptions } from './kms/kms.js'
@@ -48,6 +48,13 @@ export type { InventoryObject } from './vcenter/authorization/inventory-objects.
 export type { Privilege } from './vcenter/authorization/privileges.js'
 export type { Alarm, AlarmEvent, AlarmName, Alarms } from './vcenter/alarms.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
+export type {
+  ClusterCryptoMode,
+  ClusterCryptoModeInfo,
+  CryptoModeChange,
+  CryptoModePolicy,
+  HostCryptoOutcome,
+} from './vcenter/cluster-crypto-mode.js'
 export type { ComplianceStatus, PartCompliance, VmCompliance } from './vcenter/compliance.js'
 export type { DesiredState, PlannedChange } from './vcenter/desired-state.js'
 export type { AttachDiskSpec } from './vcenter/disk-attachment.js'
@@ -79,11 +86,12 @@ export type { Task, TaskEvents, TaskProgress, TaskStep } from './vcenter/task.js
 export type { TaskUpdate } from './vcenter/task-updates.js'
 export type { Tasks } from './vcenter/tasks.js'
 export type { KeyName } from './vcenter/task-keys.js'
-export type { AddDiskSpec, HostOption, VirtualMachine } from './vcenter/virtual-machine.js'
+export type { AddDiskSpec, VirtualMachine } from './vcenter/virtual-machine.js'
 export type {
   CreateVirtualMachineSpec,
   ImportVirtualMachineSpec,
   RegisterVirtualMachineSpec,
+  RestoreVirtualMachineSpec,
   VirtualMachines,
 } from './vcenter/virtual-machines.js'
 export type { VirtualMachineQuery, VirtualMachineSummary } from './vcenter/vm-search.js'
@@ -93,8 +101,12 @@ export type { ConversionOptions } from './vcenter/vm-conversion.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { CloneOptions } from './vcenter/vm-cloning.js'
 export type { MigrateOptions } from './vcenter/vm-migration.js'
+export type { RelocateOptions } from './vcenter/vm-relocation.js'
+export type { ExportOptions, ExportedVirtualMachine } from './vcenter/vm-export.js'
+export type { RestorePlan } from './vcenter/vm-restoration.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type { CreateSnapshotOptions, RemoveSnapshotOptions } from './vcenter/vm-snapshots.js'
+export type { HostOption } from './vcenter/vm-tasks.js'
 export type {
   AlarmEntity,
   AlarmKind,

@@ -4,7 +4,8 @@ import { mkdir, mkdtemp, open, readFile, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import { Host, type HostOptions } from '../../src/host/host.js'
+import type { HostOptions } from '../../src/host/host-options.js'
+import { Host } from '../../src/host/host.js'
 import { native, type KeyHandle } from '../../src/native/load.js'
 import {
   sealContext,

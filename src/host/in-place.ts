@@ -4,17 +4,20 @@
  * again, after that, does what is left.
  */
 import { VmsealError, isVmsealError } from '../errors.js'
-import type { ReconfigureSpec, Work } from '../rpc/host-api.js'
+import type { ReconfigureSpec } from '../rpc/host-api.js'
+import { requireKeys } from './change-keys.js'
 import { checkChange } from './change-rules.js'
+import { commitChange } from './commit-change.js'
 import { inPlaceStep, resumeStep, type InPlaceChange } from './conversion-steps.js'
 import type { Datastore } from './datastore.js'
+import { diskOf, entryOf, type DiskChange } from './disk-changes.js'
 import type { Becoming } from './disk-standing.js'
 import { missingKeysOfDisk, openDisk, openingKek, requireWholeSectors, type DiskState } from './disks.js'
 import { replaceFile } from './durable-file.js'
+import { refuseVtpm } from './home-change.js'
 import { writeDescription } from './home-description.js'
 import { holdVirtualMachine, requireSpace, type HostContext } from './host-context.js'
 import type { VirtualMachineLock } from './lock.js'
-import { commitChange, diskOf, entryOf, refuseVtpm, requireKeys } from './reconfigure.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import {
   cryptoStatesOf,
@@ -25,9 +28,7 @@ import {
   type VirtualMachine,
 } from './vm-config.js'
 import { logLine } from './vm-log.js'
-import { WorkMeter, type WorkStep } from './work.js'
-
-type DiskChange = NonNullable<ReconfigureSpec['disks']>[number]
+import { WorkMeter, type PacedWork, type WorkStep } from './work.js'
 
 /** The most that one of a journal's two areas holds. */
 const zoneBytes = 16 * 1024 * 1024
@@ -40,7 +41,7 @@ export async function convertInPlace(
   datastore: Datastore,
   files: VirtualMachineFiles,
   spec: ReconfigureSpec,
-  work: Work,
+  work: PacedWork,
 ): Promise<void> {
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)
@@ -78,7 +79,7 @@ export async function convertInPlace(
 export async function resumeConversions(
   context: HostContext,
   files: VirtualMachineFiles,
-  work: Work,
+  work: PacedWork,
 ): Promise<void> {
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)

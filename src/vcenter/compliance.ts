@@ -1,5 +1,6 @@
 /** Whether what is encrypted is what the storage policies say, part by part, and why not. */
 import type { AppliedPolicyVersion, StoragePolicyRecord, VmRecord } from '../store/store.js'
+import type { Services } from './services.js'
 
 /**
  * `outOfDate`: the policy was changed since it was applied. `notApplicable`: the policy asks for nothing (`Datastore Default` of a
@@ -33,6 +34,20 @@ export interface VmCompliance {
 export interface PolicyKnowledge {
   readonly policies: readonly StoragePolicyRecord[]
   readonly applied: ReadonlyMap<string, AppliedPolicyVersion>
+}
+
+/** From the VM's host if it answers, else from what vCenter last saw. */
+export async function readCompliance(
+  { id, name }: Pick<VmRecord, 'id' | 'name'>,
+  { inventory, store }: Pick<Services, 'inventory' | 'store'>,
+): Promise<VmCompliance> {
+  const { connectionState } = await inventory.describe(id, name)
+  const record = await inventory.require(id, name)
+  const [policies, applied] = await Promise.all([
+    store.storagePolicies.list(),
+    store.storagePolicies.appliedVersions(id),
+  ])
+  return complianceOf(record, { policies, applied }, connectionState === 'disconnected' ? 'before' : 'now')
 }
 
 export function complianceOf(
