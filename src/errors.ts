@@ -206,6 +206,12 @@ export const errorCodes = {
     action: 'Restore it from a backup.',
   },
   // System
+  VMSEAL_EXPORT_INVALID: {
+    summary:
+      'The export of a VM is incomplete, or is not what was exported: a file is missing, altered or of another export.',
+    fault: 'data',
+    action: 'Restore from another copy of the export. Nothing was made of it.',
+  },
   VMSEAL_IO: {
     summary: 'The operating system refused a file operation.',
     fault: 'environment',

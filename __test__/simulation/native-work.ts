@@ -62,6 +62,7 @@ function asNative(error: unknown): unknown {
 
 /** Functions of the addon that give a `NativeTask`, and those that give a promise. None that a party may call is missing. */
 export const simulatedTasks = [
+  'copyFile',
   'createChildDisk',
   'createPlainDisk',
   'createSealedDisk',
@@ -77,8 +78,10 @@ export const simulatedTasks = [
   'recryptDisk',
   'recryptDiskInPlace',
   'recryptFile',
+  'resealCopy',
   'resumeConversion',
   'resumeCopy',
+  'sumFile',
   'verifyCopy',
 ] as const
 export const simulatedPromises = [

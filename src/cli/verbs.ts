@@ -16,7 +16,7 @@ import {
   roleUpdate,
 } from './authorization/roles.js'
 import { userCreate, userList, userRemove } from './authorization/users.js'
-import { clusterCreate, clusterList } from './cluster/clusters.js'
+import { clusterCreate, clusterList, clusterSetCryptoMode } from './cluster/clusters.js'
 import { eventFollow, eventHead, eventList, eventVerify } from './event/events.js'
 import { hostDisableEncryption, hostEnableEncryption, hostSetKey } from './host/encryption.js'
 import { hostList } from './host/list.js'
@@ -40,10 +40,12 @@ import { vmCreate, vmImport } from './vm/create.js'
 import { vmAddDisk, vmAttachDisk, vmDetachDisk } from './vm/disks.js'
 import { vmDecrypt, vmDecryptDisk, vmEncrypt, vmEncryptDisk, vmSetPolicy } from './vm/encrypt.js'
 import { vmDestroy, vmRegister, vmUnregister } from './vm/inventory.js'
+import { vmExport, vmRestore } from './vm/export.js'
 import { vmList } from './vm/list.js'
 import { vmMigrate } from './vm/migrate.js'
 import { vmPowerOff, vmPowerOn } from './vm/power.js'
 import { vmRecrypt, vmRecryptDisk } from './vm/recrypt.js'
+import { vmRelocate } from './vm/relocate.js'
 import { vmReload, vmShow, vmUnlock } from './vm/show.js'
 import {
   snapshotConsolidate,
@@ -72,6 +74,9 @@ export const verbs: readonly Verb[] = [
   vmPowerOn,
   vmPowerOff,
   vmMigrate,
+  vmRelocate,
+  vmExport,
+  vmRestore,
   vmUnlock,
   vmReload,
   vmAddDisk,
@@ -95,6 +100,7 @@ export const verbs: readonly Verb[] = [
   hostDisableEncryption,
   clusterCreate,
   clusterList,
+  clusterSetCryptoMode,
   registry.providerAdd,
   registry.providerList,
   providerStatus,

@@ -5,11 +5,14 @@ import type {
   ConversionPace,
   CreateSpec,
   DiskDescription,
+  ExportDescription,
+  ExportSpec,
   HostApi,
   HostIdentity,
   HostKeyChange,
   KeysInFiles,
   ReconfigureSpec,
+  RestoreSpec,
   SealedKey,
   SnapshotSpec,
   VmConfig,
@@ -23,6 +26,7 @@ import { cloneVirtualMachine } from './clone.js'
 import { createVirtualMachine } from './create.js'
 import { Datastores } from './datastores.js'
 import { destroyVirtualMachine } from './destroy.js'
+import { exportVirtualMachine } from './export.js'
 import type { GuestState } from './guest-state.js'
 import {
   describeHostDump,
@@ -40,13 +44,18 @@ import { reconfigure } from './reconfigure.js'
 import {
   checkCloneSpec,
   checkCreateSpec,
+  checkExportSpec,
+  checkHostPath,
   checkKey,
   checkPace,
   checkReconfigureSpec,
+  checkRestoreSpec,
   checkSealedKey,
   checkSnapshotSpec,
   checkUuid,
 } from './requests.js'
+import { describeExport, restoreVirtualMachine, verifyExport } from './restore.js'
+import { moveToDatastore } from './storage-move.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { paceOf } from './work.js'
 
@@ -62,7 +71,7 @@ export class Host implements HostApi {
     this.name = options.name
     this.#options = options
     this.#datastores = datastores
-    this.#boot = new Boot(this.id, this.#options)
+    this.#boot = new Boot(this.id, this.#options, this.#datastores)
   }
 
   static async start(options: HostOptions): Promise<Host> {
@@ -73,7 +82,7 @@ export class Host implements HostApi {
   /** As a reboot: running requests are cancelled, VMs are off, the key cache is empty, the seal key is new. */
   async restart(): Promise<void> {
     await this.stop()
-    this.#boot = new Boot(this.id, this.#options)
+    this.#boot = new Boot(this.id, this.#options, this.#datastores)
   }
 
   /** Ends the host and wipes its keys. Every later request: VMSEAL_HOST_UNREACHABLE. */
@@ -233,6 +242,50 @@ export class Host implements HostApi {
       const { context, powered } = boot
       await cloneVirtualMachine(context, powered, source, datastore, target, spec, boot.stoppable(work))
       return boot.configOf(target)
+    })
+  }
+
+  moveVirtualMachine(vm: VmReference, datastore: string, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const source = this.#files(vm)
+      boot.powered.requireOff(source)
+      const target = this.#datastores.get(datastore)
+      return boot.configOf(await moveToDatastore(boot.context, source, target, boot.stoppable(work)))
+    })
+  }
+
+  exportVirtualMachine(vm: VmReference, spec: ExportSpec, work: Work = {}): Promise<ExportDescription> {
+    return this.#serve((boot) => {
+      const source = this.#files(vm)
+      checkExportSpec(spec)
+      boot.mode.requireSafe()
+      boot.powered.requireOff(source)
+      return exportVirtualMachine(boot.context, boot.powered, source, spec, boot.stoppable(work))
+    })
+  }
+
+  describeExport(from: string): Promise<ExportDescription> {
+    return this.#serve(() => {
+      checkHostPath(from, 'from')
+      return describeExport(from)
+    })
+  }
+
+  verifyExport(from: string, work: Work = {}): Promise<ExportDescription> {
+    return this.#serve((boot) => {
+      checkHostPath(from, 'from')
+      return verifyExport(boot.context, from, boot.stoppable(work))
+    })
+  }
+
+  restoreVirtualMachine(spec: RestoreSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      checkRestoreSpec(spec)
+      boot.mode.requireSafe()
+      const datastore = this.#datastores.get(spec.datastore)
+      const files = datastore.filesOf(spec.name)
+      await restoreVirtualMachine(boot.context, datastore, files, spec, boot.stoppable(work))
+      return boot.configOf(files)
     })
   }
 

@@ -174,6 +174,9 @@ export declare function checkLink(descriptor: string, kek: KeyHandle, binding: D
 /** The conversion of a disk as JSON, read without a key and so a hint only; null when there is none. */
 export declare function conversionInfo(descriptor: string): string | null
 
+/** Copies a file byte for byte into a new one, holes as holes, makes it durable and compares both; JSON with bytes. */
+export declare function copyFile(source: string, target: string): NativeTask
+
 /**
  * An interrupted copy as JSON, read without a key and so a hint only: source, doneBytes, totalBytes, diskId, keys of the
  * target. Null when there is none.
@@ -444,6 +447,12 @@ export declare function removeUnfinishedDisk(descriptor: string): boolean
  */
 export declare function repairConversion(descriptor: string): Promise<string>
 
+/**
+ * Makes the new descriptor `target` for a copy of an encrypted disk's extent that lies beside it: the same DEK, wrapped with `newKek`
+ * and bound to what `spec` says. The source is only read.
+ */
+export declare function resealCopy(source: string, target: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, spec: SealSpec): NativeTask
+
 /** Goes on with the conversion of a disk and ends it. Takes every KEK that `conversionInfo` names, in any order. */
 export declare function resumeConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
@@ -503,6 +512,9 @@ export declare function signCertificateRequest(caCertificate: string, caKeyFile:
  * key counts. `notAfter` as for `signCertificateRequest`.
  */
 export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>, notAfter?: number | undefined | null): string
+
+/** SHA-256 of a file, as `sha256sum` tells it; JSON with sha256 (hex) and bytes. */
+export declare function sumFile(path: string): NativeTask
 
 /** Opens an RFC 3394 wrap, or VMSEAL_UNWRAP_FAILED. */
 export declare function unwrapKey(kek: KeyHandle, wrapped: Uint8Array): KeyHandle

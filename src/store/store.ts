@@ -93,7 +93,14 @@ export interface ClusterRecord {
   readonly id: string
   readonly name: string
   readonly createdAt: string
+  /** Whether its hosts are safe on demand or always. */
+  readonly cryptoMode: 'onDemand' | 'forceEnable'
+  /** Where host keys come from; null: the default provider. With `cryptoKeyId` that key of it, else a new one for each host. */
+  readonly cryptoProviderId: string | null
+  readonly cryptoKeyId: string | null
 }
+
+export type ClusterCryptoColumns = Pick<ClusterRecord, 'cryptoMode' | 'cryptoProviderId' | 'cryptoKeyId'>
 
 export interface HostRecord {
   readonly id: string
@@ -185,10 +192,11 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
-/** A VM that is about to be made or removed as a whole. */
+/** A VM that is about to be made, moved or removed as a whole. */
 export interface VmIntentRecord {
   readonly vmId: string
-  readonly kind: 'create' | 'destroy'
+  /** `relocate`: the place is the new one. */
+  readonly kind: 'create' | 'destroy' | 'relocate'
   readonly clusterId: string
   readonly datastore: string
   readonly vmx: string
@@ -368,7 +376,8 @@ export interface KeyCreationTable {
 
 interface ClusterTable {
   list(): Promise<ClusterRecord[]>
-  insert(record: ClusterRecord): Promise<void>
+  insert(record: Omit<ClusterRecord, keyof ClusterCryptoColumns>): Promise<void>
+  setCryptoMode(id: string, columns: ClusterCryptoColumns): Promise<void>
 }
 
 interface HostTable {

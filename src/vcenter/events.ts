@@ -84,6 +84,13 @@ export interface VCenterEventDetails {
     readonly error: ErrorCode
   }
   'com.vmware.vc.host.Crypto.Enabled': CryptoKeyId & { readonly host: string }
+  /** Hosts of the cluster are safe on demand or always; `keyId` or `providerId`: where their host keys come from. */
+  'vmseal.cluster.crypto.ModeChanged': {
+    readonly cluster: string
+    readonly mode: 'onDemand' | 'forceEnable'
+    readonly keyId?: CryptoKeyId
+    readonly providerId?: string
+  }
   'com.vmware.vc.host.Crypto.HostCryptoDisabled': { readonly host: string }
   /** The host got a new host key, because the KMS has lost its own: older dumps need the lost one. */
   'com.vmware.vc.host.Crypto.HostKey.NewKey.KeyMissingOnKMS': {
@@ -123,6 +130,13 @@ export interface VCenterEventDetails {
     readonly vm: string
     readonly host: string
     readonly sourceHost?: string
+  }
+  /** The files of a VM are on another datastore. */
+  'vim.event.VmRelocatedEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly datastore: string
+    readonly sourceDatastore: string
   }
   /** Unregistered or destroyed. */
   'vim.event.VmRemovedEvent': { readonly vm: string }

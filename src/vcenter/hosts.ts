@@ -3,6 +3,7 @@ import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { HostApi, HostCryptoState, HostKeyChange } from '../rpc/host-api.js'
 import { connectInProcess } from '../rpc/in-process.js'
 import type { HostRecord } from '../store/store.js'
+import { cryptoModeOf } from './cluster-crypto-mode.js'
 import type { RenewedCertificate } from './host-certificates.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
@@ -116,12 +117,18 @@ export class Hosts {
 
   /**
    * Takes a host out of encryption mode: the keys of the cluster and the host key leave it now, and a restart completes
-   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted, or if it is out already.
+   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted or its cluster forces the mode, or if it is out already.
    */
   disableEncryption(name: string): Promise<void> {
     return this.#start('Hosts.disableEncryption', name, async (host) => {
       const { store, events, hostEncryption } = this.#services
       await hostEncryption.authorize(host)
+      if ((await cryptoModeOf(store, host.clusterId)).mode === 'forceEnable')
+        throw new VmsealError(
+          'VMSEAL_INVALID_STATE',
+          `the cluster of host ${name} forces encryption mode. Set its crypto mode to onDemand first`,
+          { details: { subject: name } },
+        )
       const vms = await store.virtualMachines.listByHost(host.hostId)
       const encrypted = vms.find((vm) => keysOf(vm).length > 0)
       if (encrypted)
