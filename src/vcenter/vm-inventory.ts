@@ -66,6 +66,8 @@ export interface VmInventoryServices {
   readonly clock: () => Date
   /** A VM was found locked on a host that has restarted since it was brought up to date. */
   readonly onRestarted?: (host: HostConnection) => void
+  /** A VM was read. */
+  readonly onRead?: (record: VmRecord, config: VmConfig, host: HostConnection) => Promise<void>
 }
 
 export class VmInventory {
@@ -74,13 +76,15 @@ export class VmInventory {
   readonly #connections: HostConnections
   readonly #events: EventLog
   readonly #onRestarted: (host: HostConnection) => void
+  readonly #onRead: NonNullable<VmInventoryServices['onRead']>
 
   constructor(services: VmInventoryServices) {
-    const { store, connections, events, clock, onRestarted = () => {} } = services
+    const { store, connections, events, clock, onRestarted = () => {}, onRead = async () => {} } = services
     this.#store = store
     this.#connections = connections
     this.#events = events
     this.#onRestarted = onRestarted
+    this.#onRead = onRead
     this.missingKeys = new MissingKeys({
       table: store.missingKeys,
       providers: store.keyProviders,
@@ -112,6 +116,7 @@ export class VmInventory {
       )
     const absorbed = await this.absorb(record, config, host)
     if (absorbed.hostId === host.hostId) await this.missingKeys.note(absorbed, config, host.name, failures)
+    await this.#onRead(absorbed, config, host)
     return { record: absorbed, config }
   }
 
