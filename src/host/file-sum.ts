@@ -22,6 +22,7 @@ function observed(task: NativeTask, use: (sum: FileSum) => void): NativeTask {
       return task.totalBytes
     },
     cancel: () => task.cancel(),
+    limit: (bytesPerSecond) => task.limit(bytesPerSecond),
     done: async () => {
       const outcome = await task.done()
       use(JSON.parse(outcome) as FileSum)
