@@ -290,6 +290,11 @@ export const errorCodes = {
     fault: 'caller',
     action: 'Start it (vmseal vcenter start DIR), or name the directory of one that runs.',
   },
+  VMSEAL_HOST_NOT_RUNNING: {
+    summary: 'No host agent runs in this directory.',
+    fault: 'caller',
+    action: 'Start it (vmseal host start --directory ...), or name the directory of one that runs.',
+  },
   VMSEAL_KMIP_CONNECTION: {
     summary: 'The KMS cannot be reached or the connection was lost.',
     fault: 'peer',
@@ -438,6 +443,13 @@ export const errorCodes = {
       'Who answers at the address of a host cannot prove to be that host, or does not accept this vCenter.',
     fault: 'peer',
     action: 'Find out who answers there. A host that joined another vCenter has to leave it and join again.',
+    vsphere: 'SSLVerifyFault',
+  },
+  VMSEAL_HOST_CERTIFICATE_EXPIRED: {
+    summary: 'The certificate of the host has expired: it was away when it should have been renewed.',
+    fault: 'peer',
+    action:
+      'See that the clocks of both machines are right, then renew it by name: vmseal host renew-certificate.',
     vsphere: 'SSLVerifyFault',
   },
   VMSEAL_HOST_BUSY: {

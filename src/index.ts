@@ -48,6 +48,13 @@ export type { InventoryObject } from './vcenter/authorization/inventory-objects.
 export type { Privilege } from './vcenter/authorization/privileges.js'
 export type { Alarm, AlarmEvent, AlarmName, Alarms } from './vcenter/alarms.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
+export type {
+  ClusterCryptoMode,
+  ClusterCryptoModeInfo,
+  CryptoModeChange,
+  CryptoModePolicy,
+  HostCryptoOutcome,
+} from './vcenter/cluster-crypto-mode.js'
 export type { ComplianceStatus, PartCompliance, VmCompliance } from './vcenter/compliance.js'
 export type { DesiredState, PlannedChange } from './vcenter/desired-state.js'
 export type { AttachDiskSpec } from './vcenter/disk-attachment.js'

@@ -2,8 +2,8 @@
 import { mkdir, readdir } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { ExecutionContext } from 'ava'
-import type { HostOptions } from '../../src/host/host-options.js'
 import type { Host } from '../../src/host/host.js'
+import type { HostOptions } from '../../src/host/host-options.js'
 import { makeLab, sha256Of, type Lab } from './fixture.js'
 
 export interface TwoDatastores extends Lab {

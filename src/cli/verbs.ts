@@ -16,11 +16,11 @@ import {
   roleUpdate,
 } from './authorization/roles.js'
 import { userCreate, userList, userRemove } from './authorization/users.js'
-import { clusterCreate, clusterList } from './cluster/clusters.js'
+import { clusterCreate, clusterList, clusterSetCryptoMode } from './cluster/clusters.js'
 import { eventFollow, eventHead, eventList, eventVerify } from './event/events.js'
 import { hostDisableEncryption, hostEnableEncryption, hostSetKey } from './host/encryption.js'
 import { hostList } from './host/list.js'
-import { hostAdd, hostReconnect, hostRemove } from './host/membership.js'
+import { hostAdd, hostReconnect, hostRemove, hostRenewCertificate } from './host/membership.js'
 import { keyCreate, keyDestroy, keyRemove, keyUnused } from './key/change.js'
 import { keyList, keyShow, providerKeys } from './key/list.js'
 import { policyClone, policyCreate, policyList, policyRemove, policyUpdate } from './policy/policies.js'
@@ -94,11 +94,13 @@ export const verbs: readonly Verb[] = [
   hostAdd,
   hostRemove,
   hostReconnect,
+  hostRenewCertificate,
   hostEnableEncryption,
   hostSetKey,
   hostDisableEncryption,
   clusterCreate,
   clusterList,
+  clusterSetCryptoMode,
   registry.providerAdd,
   registry.providerList,
   providerStatus,

@@ -28,7 +28,14 @@ import { Datastores } from './datastores.js'
 import { destroyVirtualMachine } from './destroy.js'
 import { exportVirtualMachine } from './export.js'
 import type { GuestState } from './guest-state.js'
-import { requireDumpDirectory, rewrapHostDumps, writeHostDump } from './host-dumps.js'
+import {
+  describeHostDump,
+  extractHostDump,
+  requireDumpDirectory,
+  rewrapHostDumps,
+  writeHostDump,
+  type HostDumpDescription,
+} from './host-dumps.js'
 import { hostIdOf } from './host-id.js'
 import { checkHostOptions, type HostOptions } from './host-options.js'
 import { resumeConversions } from './in-place.js'
@@ -328,6 +335,19 @@ export class Host implements HostApi {
       const dump = { name, source, writtenAt: new Date(now()).toISOString() }
       return writeHostDump(directory, this, hostKey, dump, boot.stoppable(work))
     })
+  }
+
+  /** What a dump of a host says about itself; needs no key. */
+  describeDump(file: string): Promise<HostDumpDescription> {
+    return this.#serve(() => describeHostDump(file))
+  }
+
+  /**
+   * Decrypts a dump of this host, or of one that had the same host key, into the new file `target`, mode 0600.
+   * VMSEAL_ENCRYPTION_KEY_REQUIRED names the host key that it needs when that is another.
+   */
+  extractDump(file: string, target: string, work: Work = {}): Promise<HostDumpDescription> {
+    return this.#serve((boot) => extractHostDump(file, boot.mode.requireSafe(), target, boot.stoppable(work)))
   }
 
   /** Every request passes here: refused when stopped. */

@@ -251,6 +251,9 @@ export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
 export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
 
+/** From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve. */
+export declare function forbidCoreDumps(): void
+
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask
 
@@ -287,6 +290,8 @@ export interface KeyMemoryStatus {
   bytesReserved: number
   /** RLIMIT_MEMLOCK in bytes; absent when unlimited. */
   lockLimit?: number
+  /** Whether a crash of this process would write a core file or feed a core handler. */
+  coreDumpsPossible: boolean
 }
 
 /** A handle of the key of a token. */
@@ -496,14 +501,17 @@ export declare function sealText(dek: KeyHandle, header: string, text: string): 
 /** Tells people and tools another parent of a child; who owns the chain knows it anyway. */
 export declare function setParentHint(descriptor: string, hint: string): void
 
-/** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
-export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string
+/**
+ * Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. `notAfter`, in
+ * seconds since 1970, is another end than the usual one.
+ */
+export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null, notAfter?: number | undefined | null): string
 
 /**
  * Signs a request (PKCS#10, PEM) as a server certificate (PEM) for DNS names and IP addresses; of the request only the
- * key counts.
+ * key counts. `notAfter` as for `signCertificateRequest`.
  */
-export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>): string
+export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>, notAfter?: number | undefined | null): string
 
 /** SHA-256 of a file, as `sha256sum` tells it; JSON with sha256 (hex) and bytes. */
 export declare function sumFile(path: string): NativeTask

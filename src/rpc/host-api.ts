@@ -191,6 +191,11 @@ export interface DiskConfig {
   readonly generation?: number
   /** Further KEKs that open the disk: a shallow recrypt was interrupted. */
   readonly formerKeys?: readonly CryptoKeyId[]
+  /**
+   * Of a disk of several files that are not all under `key` alone: the KEKs of each encrypted one, base first. One of each
+   * is needed. Absent: any one of `key` and `formerKeys` opens the disk.
+   */
+  readonly linkKeys?: readonly (readonly CryptoKeyId[])[]
   /** Open for several writers (`sharing = "multi-writer"`). */
   readonly shared?: true
   /**

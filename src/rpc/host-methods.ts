@@ -48,6 +48,7 @@ const vmConfig = object({
       key: optional(keyId),
       generation: optional(count),
       formerKeys: optional(listOf(keyId, 1000)),
+      linkKeys: optional(listOf(listOf(keyId, 1000), 1000)),
       shared: optional((value) => value === true),
       conversion: optional(
         object({ mode: oneOf('encrypt', 'decrypt', 'recrypt'), doneBytes: count, totalBytes: count }),

@@ -38,11 +38,25 @@ export function openSqliteStore(file: string): Store {
 
 function clusterTable(database: SqliteDatabase): Store['clusters'] {
   return {
-    list: async () => database.all(`SELECT id, name, created_at AS createdAt FROM cluster ORDER BY name`),
+    list: async () =>
+      database.all(
+        `SELECT id, name, created_at AS createdAt, crypto_mode AS cryptoMode, crypto_provider_id AS cryptoProviderId,
+           crypto_key_id AS cryptoKeyId
+         FROM cluster ORDER BY name`,
+      ),
     insert: async (record) => {
       database.run(`INSERT INTO cluster (id, name, created_at) VALUES (@id, @name, @createdAt)`, {
         ...record,
       })
+    },
+
+    setCryptoMode: async (id, columns) => {
+      database.run(
+        `UPDATE cluster SET crypto_mode = @cryptoMode, crypto_provider_id = @cryptoProviderId,
+           crypto_key_id = @cryptoKeyId
+         WHERE id = @id`,
+        { id, ...columns },
+      )
     },
   }
 }
@@ -104,7 +118,7 @@ function missingKeyTable(database: SqliteDatabase): Store['missingKeys'] {
         .map(({ providerId, keyId, ...row }) => ({ key: { keyId, providerId }, ...row })),
 
     replace: async (vmId, records) =>
-      database.transaction(() => {
+      database.inGroup(() => {
         database.run(`DELETE FROM missing_key WHERE vm_id = @vmId`, { vmId })
         for (const [position, { key, hop, code, message, since }] of records.entries())
           database.run(

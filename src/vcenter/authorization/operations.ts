@@ -187,6 +187,8 @@ const hostEntry = ({ id, clusterId }: { readonly id: string; readonly clusterId:
 export const clusterRules: Rules<Cluster> = {
   addHost: call(onCluster('Host.Inventory.AddHostToCluster'), ['Cryptographer.RegisterHost']),
   hosts: { ...call(onCluster('System.Read')), entry: hostEntry },
+  cryptoMode: call(onCluster('System.Read')),
+  setCryptoMode: call(onCluster('Cryptographer.RegisterHost')),
   removeHost: call(onCluster('Host.Inventory.RemoveHostFromCluster')),
 }
 
@@ -196,6 +198,7 @@ export const hostsRules: Rules<Hosts> = {
   // The host is not known by name yet: it says itself who it is.
   connect: call(atRoot('Host.Config.Connection')),
   reconnect: call(onNamed('host', 'Host.Config.Connection')),
+  renewCertificate: call(onNamed('host', 'Host.Config.Connection')),
   configureCryptoKey: call(onNamed('host', 'Cryptographer.RegisterHost')),
   changeHostKey: call(onNamed('host', 'Cryptographer.RegisterHost')),
   disableEncryption: call(onNamed('host', 'Cryptographer.RegisterHost')),
