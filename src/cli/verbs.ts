@@ -16,7 +16,7 @@ import {
   roleUpdate,
 } from './authorization/roles.js'
 import { userCreate, userList, userRemove } from './authorization/users.js'
-import { clusterCreate, clusterList } from './cluster/clusters.js'
+import { clusterCreate, clusterList, clusterRemove, clusterRename } from './cluster/clusters.js'
 import { eventFollow, eventHead, eventList, eventVerify } from './event/events.js'
 import { hostDisableEncryption, hostEnableEncryption, hostSetKey } from './host/encryption.js'
 import { hostList } from './host/list.js'
@@ -94,6 +94,8 @@ export const verbs: readonly Verb[] = [
   hostDisableEncryption,
   clusterCreate,
   clusterList,
+  clusterRename,
+  clusterRemove,
   registry.providerAdd,
   registry.providerList,
   providerStatus,

@@ -367,6 +367,10 @@ export interface KeyCreationTable {
 interface ClusterTable {
   list(): Promise<ClusterRecord[]>
   insert(record: ClusterRecord): Promise<void>
+  /** False if there is no such cluster. Fails with VMSEAL_ALREADY_EXISTS. */
+  rename(id: string, name: string): Promise<boolean>
+  /** With its permissions and its default provider. False while a host or a VM is in it, or one is being made there. */
+  remove(id: string): Promise<boolean>
 }
 
 interface HostTable {
