@@ -91,6 +91,26 @@ export class Trust {
 
   /** VMSEAL_CERTIFICATE_INVALID unless the certificate is for our key and id, under the CA that comes with it. */
   async join(grant: JoinGrant, keyFile: string): Promise<void> {
+    this.#require(grant, keyFile)
+    await this.#save({
+      ...this.#state,
+      membership: { ...grant, keyFile, joinedAt: new Date().toISOString() },
+    })
+  }
+
+  /** Another certificate and key under the same CA, for the same vCenter. The old key goes. VMSEAL_CERTIFICATE_INVALID. */
+  async renew(certificate: string, keyFile: string): Promise<void> {
+    const { membership } = this.#state
+    if (!membership) throw new VmsealError('VMSEAL_INVALID_STATE', 'the host belongs to no vCenter')
+    const { caCertificate, vcenterKeyHash } = membership
+    this.#require({ caCertificate, certificate, vcenterKeyHash }, keyFile)
+    if (native.describeCertificate(certificate).notAfter * 1000 <= Date.now())
+      throw new VmsealError('VMSEAL_CERTIFICATE_INVALID', 'vCenter gave a certificate that has expired')
+    await this.#save({ ...this.#state, membership: { ...membership, certificate, keyFile } })
+    await this.#removeKeysBut(keyFile)
+  }
+
+  #require(grant: JoinGrant, keyFile: string): void {
     const ca = readCertificate(grant.caCertificate)
     const certificate = readCertificate(grant.certificate)
     const sound =
@@ -105,10 +125,6 @@ export class Trust {
       )
     // Fails if the certificate is for another key.
     withTlsOptions({ ...grant, privateKeyFile: this.keyPath(keyFile) }, createSecureContext)
-    await this.#save({
-      ...this.#state,
-      membership: { ...grant, keyFile, joinedAt: new Date().toISOString() },
-    })
   }
 
   /** Forgets the vCenter; the id stays. */

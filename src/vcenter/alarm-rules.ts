@@ -94,10 +94,19 @@ const rules: {
   'vim.event.HostConnectionLostEvent': ({ host, message }) =>
     open('red', 'host.connection', hostOf(host), message),
   'vim.event.HostConnectedEvent': ({ host }) => clear(hostOf(host), 'host.connection'),
+  'vmseal.host.certificate.RenewalFailed': ({ host, expires, message }) =>
+    open(
+      'yellow',
+      'host.certificate',
+      hostOf(host),
+      `its certificate ends at ${expires} and could not be renewed: ${message}`,
+    ),
+  'vmseal.host.certificate.Renewed': ({ host }) => clear(hostOf(host), 'host.certificate'),
   'vim.event.HostRemovedEvent': ({ host }) =>
     clear(
       hostOf(host),
       'host.connection',
+      'host.certificate',
       'host.needsEncryptionMode',
       'host.refusesKeys',
       'host.hostKeyReplaced',

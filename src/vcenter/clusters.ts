@@ -4,6 +4,15 @@ import { VmsealError } from '../errors.js'
 import type { HostApi, HostIdentity } from '../rpc/host-api.js'
 import { connectInProcess } from '../rpc/in-process.js'
 import type { ClusterRecord, HostRecord } from '../store/store.js'
+import {
+  checkCryptoMode,
+  cryptoModeOf,
+  setCryptoMode,
+  type ClusterCryptoMode,
+  type ClusterCryptoModeInfo,
+  type CryptoModeChange,
+  type CryptoModePolicy,
+} from './cluster-crypto-mode.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import type { HostInfo, Hosts } from './hosts.js'
@@ -69,7 +78,7 @@ export class Clusters {
     )
   }
 
-  #cluster(record: ClusterRecord): Cluster {
+  #cluster(record: Pick<ClusterRecord, 'id' | 'name'>): Cluster {
     return new Cluster(record, this.#services, this.#hosts)
   }
 }
@@ -81,7 +90,7 @@ export class Cluster {
   readonly #hosts: Hosts
 
   /** @internal */
-  constructor(record: ClusterRecord, services: Services, hosts: Hosts) {
+  constructor(record: Pick<ClusterRecord, 'id' | 'name'>, services: Services, hosts: Hosts) {
     this.id = record.id
     this.name = record.name
     this.#services = services
@@ -119,7 +128,9 @@ export class Cluster {
     const connection = new HostConnection(api, identity, this.id)
     const keys = await this.#services.store.virtualMachines.keysOfCluster(this.id)
     // A host that says it is safe is given them as well.
-    if (!known && keys.length > 0) await this.#services.hostEncryption.authorize(connection)
+    const { mode } = await cryptoModeOf(this.#services.store, this.id)
+    if (!known && (keys.length > 0 || mode === 'forceEnable'))
+      await this.#services.hostEncryption.authorize(connection)
     if (!known)
       await this.#services.store.hosts.save({
         id: identity.hostId,
@@ -151,6 +162,34 @@ export class Cluster {
         details: { subject: name },
       })
     return known
+  }
+
+  /** Whether its hosts are safe on demand or always, and where their host keys come from. */
+  cryptoMode(): Promise<ClusterCryptoModeInfo> {
+    return cryptoModeOf(this.#services.store, this.id)
+  }
+
+  /**
+   * vSphere's SetCryptoMode. `''` is `onDemand`, the default: a host is switched to safe when a task needs it. `forceEnable`
+   * makes every connected host safe now, and every other one when it joins or is there again; the result tells of each. A host
+   * that becomes safe gets the key of the policy, or a new one of its provider, else of the default provider; one that is safe
+   * keeps its host key. VMSEAL_INVALID_ARGUMENT for another mode, and for a policy with both a key and a provider;
+   * VMSEAL_NOT_FOUND for a provider that is not registered; VMSEAL_NO_DEFAULT_KEY_PROVIDER.
+   */
+  async setCryptoMode(
+    mode: ClusterCryptoMode | '',
+    policy: CryptoModePolicy = {},
+  ): Promise<CryptoModeChange> {
+    const { tasks } = this.#services
+    return tasks.start({
+      name: 'Cluster.setCryptoMode',
+      entity: this.name,
+      lane: `cluster ${this.id}`,
+      run: async () => {
+        const wanted = await checkCryptoMode(this.#services, this.id, mode, policy)
+        return setCryptoMode(this.#services, this, wanted)
+      },
+    }).done
   }
 
   async hosts(): Promise<HostInfo[]> {

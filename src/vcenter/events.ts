@@ -66,6 +66,13 @@ export interface VCenterEventDetails {
   /** A certificate that was about to expire was replaced: of the server, or without one of vCenter. */
   'vmseal.kms.crypto.CertificateRenewed': { readonly providerId: string; readonly server?: string }
   'vmseal.kms.crypto.KeyDestroyed': CryptoKeyId
+  'vmseal.host.certificate.Renewed': { readonly host: string; readonly expires: string }
+  'vmseal.host.certificate.RenewalFailed': {
+    readonly host: string
+    readonly expires: string
+    readonly error: ErrorCode
+    readonly message: string
+  }
   'vmseal.host.crypto.KeyRemoved': CryptoKeyId & { readonly host: string }
   'com.vmware.vc.vecs.KMSClientCertExpirationEvent': Expiry
   'com.vmware.vc.vecs.KMSServerCertExpirationEvent': Expiry & { readonly server: string }
@@ -76,6 +83,13 @@ export interface VCenterEventDetails {
     readonly error: ErrorCode
   }
   'com.vmware.vc.host.Crypto.Enabled': CryptoKeyId & { readonly host: string }
+  /** Hosts of the cluster are safe on demand or always; `keyId` or `providerId`: where their host keys come from. */
+  'vmseal.cluster.crypto.ModeChanged': {
+    readonly cluster: string
+    readonly mode: 'onDemand' | 'forceEnable'
+    readonly keyId?: CryptoKeyId
+    readonly providerId?: string
+  }
   'com.vmware.vc.host.Crypto.HostCryptoDisabled': { readonly host: string }
   /** The host got a new host key, because the KMS has lost its own: older dumps need the lost one. */
   'com.vmware.vc.host.Crypto.HostKey.NewKey.KeyMissingOnKMS': {
@@ -108,6 +122,13 @@ export interface VCenterEventDetails {
     readonly vm: string
     readonly host: string
     readonly sourceHost?: string
+  }
+  /** The files of a VM are on another datastore. */
+  'vim.event.VmRelocatedEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly datastore: string
+    readonly sourceDatastore: string
   }
   /** Unregistered or destroyed. */
   'vim.event.VmRemovedEvent': { readonly vm: string }

@@ -7,6 +7,7 @@ import type { HostRecord } from '../store/store.js'
 const absences: ReadonlySet<ErrorCode> = new Set([
   'VMSEAL_HOST_UNREACHABLE',
   'VMSEAL_HOST_NOT_TRUSTED',
+  'VMSEAL_HOST_CERTIFICATE_EXPIRED',
   'VMSEAL_TASK_INTERRUPTED',
 ])
 

@@ -47,18 +47,28 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
 
   const keys = await store.virtualMachines.keysOfCluster(host.clusterId)
   const encrypted = found.some((record) => keysOf(record).length > 0)
-  const wanted = encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
+  const forced = (await store.clusters.list()).some(
+    ({ id, cryptoMode }) => id === host.clusterId && cryptoMode === 'forceEnable',
+  )
+  const wanted = forced || encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
   const unsafe = await bringToSafe(services, host, wanted || cryptoState === 'safe')
   const present = await host.call((api) => api.listKeys())
   const missing = withoutKeys(keys, present)
   // A host that nobody switched to safe gets no keys, and misses none until a task needs it.
   const safe = host.identity.cryptoState === 'safe'
-  const { pushed, failed } = unsafe
-    ? { pushed: [], failed: missing.map((key) => ({ key, error: unsafe })) }
-    : await services.distribution.pushMany(safe ? missing : [], host)
+  const push = async (lacking: readonly CryptoKeyId[]): Promise<Pick<HostSync, 'pushed' | 'failed'>> =>
+    unsafe
+      ? { pushed: [], failed: lacking.map((key) => ({ key, error: unsafe })) }
+      : services.distribution.pushMany(safe ? lacking : [], host)
 
-  const lacked = found.filter((record) => record.cryptoState === 'locked' || missesKeys(record, missing))
-  const after = await readAll(services, lacked, host, safe ? failed : [...failed, ...notSafe(host, missing)])
+  // Its own VMs do not wait for the keys of all others, of which a large cluster has thousands.
+  const ofOthers = withoutKeys(missing, found.flatMap(keysOf))
+  const own = withoutKeys(missing, ofOthers)
+  const first = await push(own)
+  const lacked = found.filter((record) => record.cryptoState === 'locked' || missesKeys(record, own))
+  const failures = safe ? first.failed : [...first.failed, ...notSafe(host, own)]
+  const after = await readAll(services, lacked, host, failures)
+  const rest = await push(ofOthers)
   const locked = after.filter((record) => record.cryptoState === 'locked')
   const wereLocked = new Set(found.filter(({ cryptoState: state }) => state === 'locked').map(({ id }) => id))
   const stillLocked = new Set(locked.map(({ id }) => id))
@@ -67,8 +77,8 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
     host: host.name,
     cryptoState: host.identity.cryptoState,
     restarted: before !== undefined && before.bootId !== bootId,
-    pushed,
-    failed,
+    pushed: [...first.pushed, ...rest.pushed],
+    failed: [...first.failed, ...rest.failed],
     unlocked: after.filter(({ id }) => wereLocked.has(id) && !stillLocked.has(id)).map(({ name }) => name),
     locked: locked.map((record) => record.name),
   }
@@ -100,7 +110,7 @@ async function readAll(
 
 /**
  * A host that was safe, or that has encrypted VMs of its own, is safe again, with the same host key; one that joins is
- * switched to safe if its cluster has keys.
+ * switched to safe if its cluster has keys, and every one of a cluster that forces it.
  * Returns why it could not be.
  */
 async function bringToSafe(

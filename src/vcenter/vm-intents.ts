@@ -49,12 +49,16 @@ export class VmIntents {
     for (const intent of await vmIntents.list()) {
       if (this.#live.has(intent.vmId) || intent.clusterId !== host.clusterId || !host.has(intent.datastore))
         continue
-      const settled = await (intent.kind === 'create'
-        ? this.#created(intent, host)
-        : this.#removed(intent, host))
+      const settled = await this.#ways[intent.kind](intent, host)
       if (settled || this.#isForgotten(intent)) await vmIntents.end(intent.vmId)
     }
   }
+
+  readonly #ways = {
+    create: (intent: VmIntentRecord, host: HostConnection) => this.#created(intent, host),
+    destroy: (intent: VmIntentRecord, host: HostConnection) => this.#removed(intent, host),
+    relocate: (intent: VmIntentRecord, host: HostConnection) => this.#relocated(intent, host),
+  } as const
 
   /** A host may still be at work on a VM that is not there yet. */
   async #created(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
@@ -80,6 +84,17 @@ export class VmIntents {
       if (!isVmsealError(error, 'VMSEAL_NOT_FOUND')) throw error
     }
     await virtualMachines.remove(intent.vmId)
+    return true
+  }
+
+  /** The VM is in its new place, or, as far as this host can show it, in its old one still. */
+  async #relocated(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
+    const record = await this.#services.store.virtualMachines.findById(intent.vmId)
+    if (record === undefined || record.datastore === intent.datastore) return true
+    const config = await read(intent, host)
+    if (config?.vmId !== intent.vmId) return false
+    const { datastore, vmx } = intent
+    await this.#services.inventory.absorb(record, config, host, { place: { datastore, vmx } })
     return true
   }
 

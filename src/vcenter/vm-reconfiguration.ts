@@ -59,7 +59,7 @@ export class VmReconfiguration {
     const { host, ...seen } = await this.#open(vm, options.host)
     const { home, disks } = await this.#resolve(wish, seen.config)
     const conversion = new VmConversion(this.#services)
-    const { record, config } = await conversion.endAll(seen, host, context)
+    const { record, config } = await conversion.endAll(seen, host, options, context)
     const plan = planCryptoChange(
       {
         home: config.homeKey !== undefined,

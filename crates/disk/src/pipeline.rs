@@ -141,6 +141,7 @@ impl Job<'_> {
             let Some((offset, len)) = self.next_chunk(&mut lock(&shared.walk))? else {
                 return Ok(());
             };
+            self.control.turn(len as u64)?;
             let chunk = buffer.first(len);
             shared.source.read_at(offset, chunk)?;
             if self.transform.apply(chunk, offset)? {

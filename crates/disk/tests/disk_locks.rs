@@ -58,7 +58,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 }
 
 #[test]
-fn d3_a_disk_that_qemu_has_open_for_writing_is_refused_by_name() {
+fn a_disk_that_qemu_has_open_for_writing_is_refused_by_name() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let before = fs::read(flat_of(&path)).expect("the data");
@@ -75,7 +75,7 @@ fn d3_a_disk_that_qemu_has_open_for_writing_is_refused_by_name() {
 }
 
 #[test]
-fn d3_a_sealed_disk_in_use_is_neither_decrypted_nor_recrypted() {
+fn a_sealed_disk_in_use_is_neither_decrypted_nor_recrypted() {
     let store = Datastore::new();
     let path = store.sealed("d.vmdk", &noise(MIB, 2), &store.spec());
     let new = NewKek { kek: &store.kek, kek_id: "kek-2", provider_id: "kms-1" };
@@ -114,7 +114,7 @@ fn lock_text(store: &Datastore, host: &str, boot: &str) -> PathBuf {
 }
 
 #[test]
-fn d3_the_lock_of_another_host_is_kept_and_told() {
+fn the_lock_of_another_host_is_kept_and_told() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let lock = lock_text(&store, "esx-7", "another-boot");
@@ -124,7 +124,7 @@ fn d3_the_lock_of_another_host_is_kept_and_told() {
 }
 
 #[test]
-fn d3_a_damaged_lock_is_never_taken_for_void() {
+fn a_damaged_lock_is_never_taken_for_void() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     for text in ["", "{", "null", r#"{"hostId":"x"}"#, "\u{0}\u{1}"] {
@@ -152,7 +152,7 @@ fn a_lock_that_a_crash_of_this_machine_left_is_void() {
 }
 
 #[test]
-fn d3_the_lock_of_the_virtual_machine_is_obeyed() {
+fn the_lock_of_the_virtual_machine_is_obeyed() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let text = r#"{"hostId":"esx-7","bootId":"b","token":"t","pid":1,"started":"1","pidSpace":"b pid:[1]"}"#;
@@ -164,7 +164,7 @@ fn d3_the_lock_of_the_virtual_machine_is_obeyed() {
 }
 
 #[test]
-fn d3_two_jobs_on_one_disk_are_refused() {
+fn two_jobs_on_one_disk_are_refused() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let file = File::options().read(true).write(true).open(flat_of(&path)).expect("the data");

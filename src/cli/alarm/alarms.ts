@@ -16,6 +16,7 @@ const entities: Readonly<Record<AlarmKind, AlarmEntity['type']>> = {
   'host.hostKeyReplaced': 'host',
   'host.refusesKeys': 'host',
   'host.connection': 'host',
+  'host.certificate': 'host',
   'keyProvider.unreachable': 'keyProvider',
   'keyProvider.notTrusted': 'kmsServer',
   'keyProvider.clientCertificate': 'keyProvider',

@@ -100,7 +100,7 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
             slot = following;
             self.control.set_done(slot.frontier);
             if slot.frontier < capacity {
-                self.control.check()?;
+                self.control.turn(now.zone.payload_len() as u64)?;
             }
         }
         Ok(())
