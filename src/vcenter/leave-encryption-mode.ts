@@ -14,6 +14,7 @@ const bringers: ReadonlySet<string> = new Set([
   'VirtualMachines.create',
   'VirtualMachines.import',
   'VirtualMachines.register',
+  'VirtualMachines.restore',
   'VirtualMachine.clone',
   'VirtualMachine.migrate',
 ])
