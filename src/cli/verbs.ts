@@ -16,7 +16,13 @@ import {
   roleUpdate,
 } from './authorization/roles.js'
 import { userCreate, userList, userRemove } from './authorization/users.js'
-import { clusterCreate, clusterList, clusterSetCryptoMode } from './cluster/clusters.js'
+import {
+  clusterCreate,
+  clusterList,
+  clusterRemove,
+  clusterRename,
+  clusterSetCryptoMode,
+} from './cluster/clusters.js'
 import { eventFollow, eventHead, eventList, eventVerify } from './event/events.js'
 import { hostDisableEncryption, hostEnableEncryption, hostSetKey } from './host/encryption.js'
 import { hostList } from './host/list.js'
@@ -100,6 +106,8 @@ export const verbs: readonly Verb[] = [
   hostDisableEncryption,
   clusterCreate,
   clusterList,
+  clusterRename,
+  clusterRemove,
   clusterSetCryptoMode,
   registry.providerAdd,
   registry.providerList,

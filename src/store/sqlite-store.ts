@@ -49,6 +49,23 @@ function clusterTable(database: SqliteDatabase): Store['clusters'] {
         ...record,
       })
     },
+    rename: async (id, name) =>
+      database.run(`UPDATE cluster SET name = @name WHERE id = @id`, { id, name }) > 0,
+    remove: async (id) =>
+      database.transaction(() => {
+        const removed = database.run(
+          `DELETE FROM cluster WHERE id = @id
+             AND NOT EXISTS (SELECT 1 FROM host WHERE cluster_id = @id)
+             AND NOT EXISTS (SELECT 1 FROM vm WHERE cluster_id = @id)
+             AND NOT EXISTS (SELECT 1 FROM vm_intent WHERE cluster_id = @id)`,
+          { id },
+        )
+        if (removed === 0) return false
+        database.run(`DELETE FROM key_provider_default WHERE entity = @id`, { id })
+        database.run(`DELETE FROM permission WHERE entity_type = 'cluster' AND entity_id = @id`, { id })
+        return true
+      }),
+
 
     setCryptoMode: async (id, columns) => {
       database.run(

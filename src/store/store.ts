@@ -377,6 +377,10 @@ export interface KeyCreationTable {
 interface ClusterTable {
   list(): Promise<ClusterRecord[]>
   insert(record: Omit<ClusterRecord, keyof ClusterCryptoColumns>): Promise<void>
+  /** False if there is no such cluster. Fails with VMSEAL_ALREADY_EXISTS. */
+  rename(id: string, name: string): Promise<boolean>
+  /** With its permissions and its default provider. False while a host or a VM is in it, or one is being made there. */
+  remove(id: string): Promise<boolean>
   setCryptoMode(id: string, columns: ClusterCryptoColumns): Promise<void>
 }
 

@@ -47,6 +47,37 @@ export class Clusters {
     return found
   }
 
+  /** Another name; its hosts, VMs and permissions stay. VMSEAL_ALREADY_EXISTS for a name that is taken. */
+  async rename(name: string, newName: string): Promise<Cluster> {
+    const { id } = await this.get(name)
+    const renamed = requireName('cluster name', newName)
+    if (renamed === name) return this.get(name)
+    if (!(await this.#services.store.clusters.rename(id, renamed))) throw notFound('cluster', name)
+    await this.#services.events.append('vim.event.ClusterRenamedEvent', { oldName: name, newName: renamed })
+    return this.get(renamed)
+  }
+
+  /**
+   * Forgets a cluster, with its default key provider and what users may do there. VMSEAL_INVALID_STATE, naming one, while hosts or VMs
+   * are in it.
+   */
+  async remove(name: string): Promise<void> {
+    const { store, events } = this.#services
+    const { id } = await this.get(name)
+    if (await store.clusters.remove(id)) {
+      await events.append('vim.event.ClusterDestroyedEvent', { cluster: name })
+      return
+    }
+    const host = (await store.hosts.list()).find(({ clusterId }) => clusterId === id)
+    const [vm] = await store.virtualMachines.search({ clusterId: id, limit: 1 })
+    const inIt = host ? `host ${host.name} is` : vm ? `VM ${vm.name} is` : 'a VM is being made or removed'
+    throw new VmsealError(
+      'VMSEAL_INVALID_STATE',
+      `${inIt} in cluster ${name}: take hosts out of it and remove or unregister its VMs first`,
+      { details: { subject: name } },
+    )
+  }
+
   #cluster(record: Pick<ClusterRecord, 'id' | 'name'>): Cluster {
     return new Cluster(record, this.#services, this.#hosts)
   }
@@ -116,6 +147,8 @@ export class Cluster {
 
   /** Its record, if it belongs here already. Refuses a host of another cluster, and a name that is taken. */
   async #check({ hostId, name }: Pick<HostIdentity, 'hostId' | 'name'>): Promise<HostRecord | undefined> {
+    const isThere = (await this.#services.store.clusters.list()).some(({ id }) => id === this.id)
+    if (!isThere) throw notFound('cluster', this.name)
     const hosts = await this.#services.store.hosts.list()
     const known = hosts.find((record) => record.id === hostId)
     if (known && known.clusterId !== this.id)

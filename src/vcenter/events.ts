@@ -142,6 +142,8 @@ export interface VCenterEventDetails {
   'vim.event.VmRemovedEvent': { readonly vm: string }
   /** Taken out of its cluster. */
   'vim.event.HostRemovedEvent': { readonly host: string }
+  'vim.event.ClusterRenamedEvent': { readonly oldName: string; readonly newName: string }
+  'vim.event.ClusterDestroyedEvent': { readonly cluster: string }
   'vim.event.AlarmStatusChangedEvent': {
     readonly alarm: AlarmKind
     readonly entity: AlarmEntity

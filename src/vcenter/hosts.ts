@@ -8,9 +8,9 @@ import type { RenewedCertificate } from './host-certificates.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { notFound } from './names.js'
+import { leaveEncryptionMode } from './leave-encryption-mode.js'
 import type { Services } from './services.js'
 import type { KeyName } from './task-keys.js'
-import { keysOf } from './vm-record.js'
 
 export interface HostInfo {
   readonly id: string
@@ -117,11 +117,12 @@ export class Hosts {
 
   /**
    * Takes a host out of encryption mode: the keys of the cluster and the host key leave it now, and a restart completes
-   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted or its cluster forces the mode, or if it is out already.
+   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted, while a task is under way that may bring it one, while its cluster
+   * forces the mode, or if it is out already.
    */
   disableEncryption(name: string): Promise<void> {
     return this.#start('Hosts.disableEncryption', name, async (host) => {
-      const { store, events, hostEncryption } = this.#services
+      const { store, hostEncryption } = this.#services
       await hostEncryption.authorize(host)
       if ((await cryptoModeOf(store, host.clusterId)).mode === 'forceEnable')
         throw new VmsealError(
@@ -129,19 +130,7 @@ export class Hosts {
           `the cluster of host ${name} forces encryption mode. Set its crypto mode to onDemand first`,
           { details: { subject: name } },
         )
-      const vms = await store.virtualMachines.listByHost(host.hostId)
-      const encrypted = vms.find((vm) => keysOf(vm).length > 0)
-      if (encrypted)
-        throw new VmsealError(
-          'VMSEAL_INVALID_STATE',
-          `VM ${encrypted.name} of host ${name} is encrypted. Move it to another host, or decrypt it, first`,
-          { details: { subject: encrypted.name } },
-        )
-      for (const key of await host.call((api) => api.listKeys())) {
-        await host.call((api) => api.removeKey(key))
-        await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
-      }
-      await hostEncryption.disable(host)
+      await leaveEncryptionMode(this.#services, host)
     })
   }
 

@@ -51,7 +51,7 @@ export class VmRestoration {
     await this.#services.access.require('Cryptographer.RegisterVM', cluster)
     if (!plan.reuseKey) await this.#services.access.require('Cryptographer.EncryptNew', cluster)
     const policy = await this.#policy(plan.policy)
-    const host = connections.place(plan.clusterId, plan.datastore, { name: plan.host })
+    const host = connections.placeNew(plan.clusterId, plan.datastore, { name: plan.host })
     if (await this.#services.store.virtualMachines.findByName(name)) throw alreadyThere(name)
     await refuseTaken(host, plan.datastore, name)
     const described = await host.call((api) => api.describeExport(plan.from))

@@ -1,4 +1,4 @@
-/** `vmseal cluster create`, `list` and `set-crypto-mode`. */
+/** `vmseal cluster create`, `list`, `rename`, `remove` and `set-crypto-mode`. */
 import { Argument, Option } from 'commander'
 import { VmsealError, type CryptoKeyId } from '../../errors.js'
 import type { ClusterCryptoMode, CryptoModeChange } from '../../vcenter/cluster-crypto-mode.js'
@@ -66,6 +66,35 @@ export const clusterList = verb<object, readonly ClusterFacts[]>({
         cryptoMode,
       ]),
     ),
+})
+
+export const clusterRename = verb<
+  { readonly cluster: string; readonly name: string },
+  { readonly id: string; readonly name: string }
+>({
+  name: 'cluster rename',
+  summary: 'Give a cluster another name; its hosts, VMs, keys and permissions stay.',
+  cmdlets: ['Set-Cluster'],
+  declare: (command) =>
+    command.argument('<cluster>', 'name of the cluster').argument('<name>', 'its name from now on'),
+  run: async ({ vcenter }, { cluster, name }) => {
+    const renamed = await vcenter.clusters.rename(cluster, name)
+    return { id: renamed.id, name: renamed.name }
+  },
+  show: ({ name }, { cluster }) => `cluster ${cluster} is ${name} now`,
+})
+
+export const clusterRemove = verb<{ readonly cluster: string }, null>({
+  name: 'cluster remove',
+  summary: 'Remove a cluster that no host and no VM is in any more.',
+  cmdlets: ['Remove-Cluster'],
+  help: `Before it: vmseal vm unregister (or destroy), and vmseal host remove. The keys of its VMs stay at the KMS.`,
+  declare: (command) => command.argument('<cluster>', 'name of the cluster'),
+  run: async ({ vcenter }, { cluster }) => {
+    await vcenter.clusters.remove(cluster)
+    return null
+  },
+  show: (_, { cluster }) => `cluster ${cluster} is removed`,
 })
 
 interface ModeValues {

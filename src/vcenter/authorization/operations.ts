@@ -177,6 +177,8 @@ export const clustersRules: Rules<Clusters> = {
   create: call(atRoot('Host.Inventory.CreateCluster')),
   list: { ...call(), entry: ({ id }: Cluster) => ({ entity: { type: 'cluster', id } }) },
   get: call(onNamed('cluster', 'System.Read')),
+  rename: call(onNamed('cluster', 'Host.Inventory.RenameCluster')),
+  remove: call(onNamed('cluster', 'Host.Inventory.DeleteCluster')),
 }
 
 const hostEntry = ({ id, clusterId }: { readonly id: string; readonly clusterId: string }) => ({
