@@ -301,5 +301,6 @@ function agentFor({ address, hostId, keyHash, credentials }: HttpsHostOptions): 
       return Object.assign(error, { code: 'VMSEAL_OTHER_KEY' })
     },
   }
-  return new Agent({ ...options, keepAlive: true, maxSockets: 128, maxFreeSockets: 4, maxCachedSessions: 0 })
+  // A connection costs more than a request: as many stay open as vCenter uses at once.
+  return new Agent({ ...options, keepAlive: true, maxSockets: 128, maxFreeSockets: 16, maxCachedSessions: 0 })
 }
