@@ -132,7 +132,14 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     this.authorization = new Authorization({ store, access: this.#access, clock })
     const connections = new HostConnections()
     const expect = (host: HostConnection): void => restoration.expect(host)
-    const inventory = new VmInventory({ store, connections, events, clock, onRestarted: expect })
+    const inventory = new VmInventory({
+      store,
+      connections,
+      events,
+      clock,
+      onRestarted: expect,
+      onFoundKeys: (keys, clusterId) => restoration.found(keys, connections.ofCluster(clusterId)),
+    })
     this.keyProviders = new KeyProviders({
       store,
       events,
