@@ -141,6 +141,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       clock,
       onRestarted: expect,
       onRead: (record, config, host) => conversions.note(record, config, host),
+      onFoundKeys: (keys, clusterId) => restoration.found(keys, connections.ofCluster(clusterId)),
     })
     this.keyProviders = new KeyProviders({
       store,
