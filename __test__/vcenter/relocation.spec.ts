@@ -124,29 +124,30 @@ test('J7: a plain VM moves without a crypto privilege, key or crypto event', asy
   t.is((await vm.digest('scsi0:0')).sha256, sha256)
 })
 
-test('J7: a move whose answer is lost is known when the host is connected again', async (t) => {
-  let lost = true
-  const { site, host, vm, sha256 } = await openTwo(
-    t,
-    encryption,
-    (target) =>
-      new Proxy(target, {
-        get: (of, name) => {
-          const value: unknown = Reflect.get(of, name)
-          if (typeof value !== 'function') return value
-          return async (...values: unknown[]) => {
-            const answer: unknown = await (value as (...all: unknown[]) => unknown).apply(of, values)
-            if (name === 'moveVirtualMachine' && lost)
-              throw new VmsealError('VMSEAL_HOST_UNREACHABLE', 'the link dropped')
-            return answer
-          }
-        },
-      }),
-  )
-  await t.throwsAsync(vm.relocate({ datastore: 'ds2' }).done, { code: 'VMSEAL_HOST_UNREACHABLE' })
-  lost = false
-  await site.vcenter.hosts.connect(host)
-  t.like(await vm.info(), { datastore: 'ds2', host: 'esx-2', cryptoState: 'unlocked' })
-  t.is((await vm.digest('scsi0:0')).sha256, sha256)
-  t.is((await vm.powerOn()).powerState, 'poweredOn')
-})
+for (const code of ['VMSEAL_HOST_UNREACHABLE', 'VMSEAL_TASK_INTERRUPTED'] as const)
+  test(`J7: a move whose answer is lost (${code}) is known when the host is connected again`, async (t) => {
+    let lost = true
+    const { site, host, vm, sha256 } = await openTwo(
+      t,
+      encryption,
+      (target) =>
+        new Proxy(target, {
+          get: (of, name) => {
+            const value: unknown = Reflect.get(of, name)
+            if (typeof value !== 'function') return value
+            return async (...values: unknown[]) => {
+              const answer: unknown = await (value as (...all: unknown[]) => unknown).apply(of, values)
+              if (name === 'moveVirtualMachine' && lost)
+                throw new VmsealError(code, 'nobody knows what became of it')
+              return answer
+            }
+          },
+        }),
+    )
+    await t.throwsAsync(vm.relocate({ datastore: 'ds2' }).done, { code })
+    lost = false
+    await site.vcenter.hosts.connect(host)
+    t.like(await vm.info(), { datastore: 'ds2', host: 'esx-2', cryptoState: 'unlocked' })
+    t.is((await vm.digest('scsi0:0')).sha256, sha256)
+    t.is((await vm.powerOn()).powerState, 'poweredOn')
+  })
