@@ -65,6 +65,7 @@ export type { EventLog, VCenterEvent, VCenterEventDetails, VCenterEventId } from
 export type { HostInfo, Hosts } from './vcenter/hosts.js'
 export type { JoiningHost } from './vcenter/network-hosts.js'
 export type { KeyProviderInfo, KeyProviders } from './vcenter/key-providers.js'
+export type { KeyRotation, Rotation, RotationSpec } from './vcenter/key-rotation.js'
 export type { KeyProviderCredentials, KeyProviderSpec } from './vcenter/key-provider/spec.js'
 export type { CertificateInfo } from './vcenter/key-provider/certificate-info.js'
 export type { ClientCertificates } from './vcenter/key-provider/client-certificates.js'

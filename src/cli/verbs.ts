@@ -33,6 +33,7 @@ import { policyClone, policyCreate, policyList, policyRemove, policyUpdate } fro
 import * as certificate from './provider/certificate.js'
 import { providerDoctor } from './provider/doctor.js'
 import * as registry from './provider/registry.js'
+import { providerClearRotation, providerRotations, providerSetRotation } from './provider/rotation.js'
 import { providerDistrust, providerStatus, providerTrust } from './provider/trust.js'
 import { rekey } from './rekey.js'
 import { taskCancel, taskFollow, taskList } from './task/tasks.js'
@@ -128,6 +129,9 @@ export const verbs: readonly Verb[] = [
   registry.providerAddServer,
   registry.providerRemoveServer,
   registry.providerLogin,
+  providerSetRotation,
+  providerClearRotation,
+  providerRotations,
   registry.providerRemove,
   keyList,
   keyShow,

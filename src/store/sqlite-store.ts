@@ -6,6 +6,7 @@ import { authorizationTable } from './sqlite-authorization.js'
 import { SqliteDatabase, type Stored } from './sqlite-database.js'
 import { hostAuthorityTable, hostLinkTable } from './sqlite-host-links.js'
 import { keyCreationTable, keyProviderTable, keyProviderTrustTable } from './sqlite-key-providers.js'
+import { keyRotationTable } from './sqlite-key-rotations.js'
 import { rekeyTable } from './sqlite-rekeys.js'
 import { storagePolicyTable } from './sqlite-storage-policies.js'
 import { SqliteVmTable, keyOf, keyParameters, type KeyColumns } from './sqlite-virtual-machines.js'
@@ -26,6 +27,7 @@ export function openSqliteStore(file: string): Store {
     storagePolicies: storagePolicyTable(database),
     virtualMachines: new SqliteVmTable(database),
     rekeys: rekeyTable(database),
+    keyRotations: keyRotationTable(database),
     missingKeys: missingKeyTable(database),
     vmIntents: vmIntentTable(database),
     tasks: journal.tasks,
@@ -65,7 +67,6 @@ function clusterTable(database: SqliteDatabase): Store['clusters'] {
         database.run(`DELETE FROM permission WHERE entity_type = 'cluster' AND entity_id = @id`, { id })
         return true
       }),
-
 
     setCryptoMode: async (id, columns) => {
       database.run(

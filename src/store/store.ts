@@ -16,6 +16,7 @@ export interface Store {
   readonly storagePolicies: StoragePolicyTable
   readonly virtualMachines: VmTable
   readonly rekeys: RekeyTable
+  readonly keyRotations: KeyRotationTable
   readonly missingKeys: MissingKeyTable
   readonly vmIntents: VmIntentTable
   readonly tasks: TaskTable
@@ -496,6 +497,25 @@ export interface KeyPart {
   readonly virtualMachine: string
   /** `home`, or the device node of a disk; `former`: a wrap that an interrupted recrypt left, somewhere in the VM. */
   readonly part: string
+}
+
+/** When everything under the keys of a provider gets new ones by itself. */
+export interface KeyRotationRecord {
+  readonly providerId: string
+  readonly everyDays: number
+  /** VMs a minute; `null`: as fast as it goes. */
+  readonly rateLimit: number | null
+  /** ISO 8601. */
+  readonly lastAt: string
+}
+
+export interface KeyRotationTable {
+  /** By provider. */
+  list(): Promise<KeyRotationRecord[]>
+  set(record: KeyRotationRecord): Promise<void>
+  rotated(providerId: string, lastAt: string): Promise<void>
+  /** False: there was none. */
+  remove(providerId: string): Promise<boolean>
 }
 
 export interface RekeyTable {

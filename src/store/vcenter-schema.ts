@@ -191,4 +191,10 @@ export const vcenterMigrations: Migrations = [
   ALTER TABLE cluster ADD COLUMN crypto_provider_id TEXT;
   ALTER TABLE cluster ADD COLUMN crypto_key_id TEXT
   `,
+  `
+  CREATE TABLE key_rotation (
+    provider_id TEXT PRIMARY KEY REFERENCES key_provider (id) ON DELETE CASCADE, every_days INTEGER NOT NULL,
+    rate_limit REAL, last_at TEXT NOT NULL
+  ) STRICT
+  `,
 ]

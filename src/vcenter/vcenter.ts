@@ -21,6 +21,7 @@ import { Hosts } from './hosts.js'
 import { InterruptedConversions } from './interrupted-conversions.js'
 import { KeyDistribution } from './key-distribution.js'
 import { KeyProviders } from './key-providers.js'
+import { KeyRotation } from './key-rotation.js'
 import { KeyRestoration } from './key-restoration.js'
 import { KeySealing } from './key-sealing.js'
 import { ProviderRekey, type RekeyOptions, type RekeyResult } from './provider-rekey.js'
@@ -57,6 +58,7 @@ export interface VCenterSession extends Pick<
   | 'events'
   | 'hosts'
   | 'keyProviders'
+  | 'keyRotation'
   | 'rekey'
   | 'storagePolicies'
   | 'tasks'
@@ -69,6 +71,8 @@ const clock = (): Date => new Date()
 
 export class VCenter extends EventEmitter<VCenterEvents> {
   readonly keyProviders: KeyProviders
+  /** New keys on a schedule. */
+  readonly keyRotation: KeyRotation
   readonly clusters: Clusters
   readonly hosts: Hosts
   readonly storagePolicies: StoragePolicies
@@ -195,6 +199,12 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       conversions,
     }
     this.#rekey = new ProviderRekey(services)
+    this.keyRotation = new KeyRotation({
+      table: store.keyRotations,
+      clock,
+      requireProvider: (id) => this.keyProviders.get(id),
+      rekey: (options) => this.rekey(options).done,
+    })
     this.#restoration = restoration
     this.#services = services
     this.hosts = new Hosts(services)
@@ -248,6 +258,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       events: guard.guard(this.events),
       hosts: guard.guard(this.hosts),
       keyProviders: guard.guard(this.keyProviders),
+      keyRotation: guard.guard(this.keyRotation),
       rekey: (options) =>
         guard.task('VCenter.rekey', vcenterRules.rekey, [options], () => this.rekey(options)),
       storagePolicies: guard.guard(this.storagePolicies),
@@ -265,6 +276,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
   async #close(): Promise<void> {
     try {
       await this.tasks.stop()
+      await this.keyRotation.close()
       await this.#restoration.close()
       this.events.close()
       await this.keyProviders.close()

@@ -4,6 +4,7 @@ import { Cluster, Clusters } from '../clusters.js'
 import { EventLog } from '../events.js'
 import { Hosts } from '../hosts.js'
 import { KeyProviders } from '../key-providers.js'
+import { KeyRotation } from '../key-rotation.js'
 import { ClientCertificates } from '../key-provider/client-certificates.js'
 import { ProviderKeys } from '../key-provider/provider-keys.js'
 import { ServerTrust } from '../key-provider/server-trust.js'
@@ -32,6 +33,7 @@ export const operationTable: ReadonlyMap<
   rules(Hosts, operations.hostsRules),
   rules(StoragePolicies, operations.storagePoliciesRules),
   rules(KeyProviders, operations.keyProvidersRules),
+  rules(KeyRotation, operations.keyRotationRules),
   rules(ClientCertificates, operations.clientCertificatesRules),
   rules(ServerTrust, operations.serverTrustRules),
   rules(ProviderKeys, operations.providerKeysRules),

@@ -9,6 +9,7 @@ import type { Cluster, Clusters } from '../clusters.js'
 import type { EventLog } from '../events.js'
 import type { Hosts } from '../hosts.js'
 import type { KeyProviders } from '../key-providers.js'
+import type { KeyRotation } from '../key-rotation.js'
 import type { ClientCertificates } from '../key-provider/client-certificates.js'
 import type { ProviderKeys } from '../key-provider/provider-keys.js'
 import type { ServerTrust } from '../key-provider/server-trust.js'
@@ -236,6 +237,16 @@ export const keyProvidersRules: Rules<KeyProviders> = {
   doctor: manageProviders,
   open: internal,
   requireDefault: internal,
+  close: internal,
+}
+
+const rotateKeys = call(atRoot('Cryptographer.Recrypt', 'Cryptographer.ManageKeyServers'))
+
+export const keyRotationRules: Rules<KeyRotation> = {
+  list: readProviders,
+  set: rotateKeys,
+  clear: rotateKeys,
+  lookNow: internal,
   close: internal,
 }
 
