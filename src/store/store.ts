@@ -101,7 +101,7 @@ export interface ClusterRecord {
   readonly cryptoKeyId: string | null
 }
 
-export type ClusterCryptoColumns = Pick<ClusterRecord, 'cryptoMode' | 'cryptoProviderId' | 'cryptoKeyId'>
+type ClusterCryptoColumns = Pick<ClusterRecord, 'cryptoMode' | 'cryptoProviderId' | 'cryptoKeyId'>
 
 export interface HostRecord {
   readonly id: string
