@@ -176,7 +176,7 @@ test('K2: a dump opens with its key from the KMS, also when the host is gone; an
   t.is(refused(t, [...extract, ...from], 2), 'VMSEAL_STREAM_INVALID')
   writeFileSync(
     `${old}.key`,
-    readFileSync(`${old}.key`).map((byte, at) => (at === 40 ? byte ^ 1 : byte)),
+    readFileSync(`${old}.key`).map((byte, index) => (index === 40 ? byte ^ 1 : byte)),
   )
   t.regex(refused(t, [...extract, ...from], 2), /^VMSEAL_ENVELOPE_/)
   t.false(existsSync(out))

@@ -113,7 +113,7 @@ test.serial(
     await site.vcenter.close()
     const store = openSqliteStore(path.join(site.directory, 'vcenter/vcenter.db'))
     const own = native.describeCertificate((await store.hostAuthority.get('certificate')) ?? '')
-    store.close()
+    await store.close()
     t.true(own.notAfter * 1000 - Date.now() > 824 * day)
     t.is(own.keyHash, first.clientKeyHash)
     // Another start of both: the new certificates are the ones that count.
@@ -143,7 +143,7 @@ test.serial(
     const listener = await HttpsListener.open({ host: '127.0.0.1', port }, () => {})
     t.teardown(() => listener.close())
     const posing = new HostServer({
-      host: partialHost({ identify: async () => t.fail('it was asked') as never }),
+      host: partialHost({ identify: async () => t.fail('it was asked') }),
       hostId: agent.host.id,
     })
     const privateKeyFile = path.join(site.directory, 'old.key')

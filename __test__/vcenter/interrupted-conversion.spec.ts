@@ -36,7 +36,7 @@ async function makeVm(site: Site, policy: string) {
 }
 
 /** When part of the disk is done, and part is not. */
-function underWay(task: Task<unknown>): Promise<void> {
+function underWay(task: Task): Promise<void> {
   return new Promise((resolve) =>
     task.on('progress', ({ step, doneBytes }) => {
       if (step.includes('scsi0:0') && doneBytes > 2 ** 20) resolve()
@@ -124,7 +124,7 @@ test('vCenter ends in the middle and the host goes on: nothing is told while it 
   })
   const store = openSqliteStore(path.join(directory, 'vcenter.db'))
   for (const link of await store.hostLinks.list()) await store.hostLinks.save({ ...link, ...agent.address })
-  store.close()
+  await store.close()
   const again = await VCenter.open({ directory })
   t.teardown(() => again.close())
   const later: string[] = []

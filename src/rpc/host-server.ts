@@ -116,8 +116,8 @@ async function renew(keeper: CertificateKeeper, asks: boolean, body: Buffer): Pr
 const isRequest: Shape = object({ method: isHostMethod, values: listOf(() => true, 16) })
 
 function receivedIds({ headers }: IncomingMessage): string[] {
-  const text = headers[receivedHeader]
-  return typeof text === 'string' ? text.split(',').filter((id) => uuidPattern.test(id)) : []
+  const ids = headers[receivedHeader]
+  return typeof ids === 'string' ? ids.split(',').filter((id) => uuidPattern.test(id)) : []
 }
 
 async function readBody(request: IncomingMessage): Promise<Buffer> {
@@ -164,13 +164,13 @@ async function end(request: LoggedRequest, response: ServerResponse, stop: () =>
 }
 
 function send(response: ServerResponse, status: number, message: object): void {
-  const text = `${JSON.stringify(message)}\n`
+  const body = `${JSON.stringify(message)}\n`
   response.writeHead(status, {
     'content-type': 'application/json',
-    'content-length': Buffer.byteLength(text),
+    'content-length': Buffer.byteLength(body),
     'cache-control': 'no-store',
   })
-  response.end(text)
+  response.end(body)
 }
 
 function refuse(response: ServerResponse, error: unknown): void {
