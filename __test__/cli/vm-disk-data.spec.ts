@@ -58,28 +58,25 @@ test.serial('L4: a disk is read to standard output, the summary beside it', asyn
   t.deepEqual([data, none], [stdout, ''])
 })
 
-test.serial(
-  'L4: a disk is written from a file, as ciphertext, and read back the same',
-  async (t) => {
-    const user = await administer(t)
-    const { site, answer } = user
-    const image = await imported(user, 3)
-    const file = path.join(site.directory, 'in.raw')
-    const bytes = Buffer.alloc(2 ** 20 + 1024, marker)
-    writeFileSync(file, bytes)
-    const write = ['vm', 'disk', 'write', 'db01', 'scsi0:0', '--offset', '4096']
-    t.like(await answer(...write, '--in', file, '--yes'), {
-      offset: 4096,
-      bytes: bytes.length,
-      sha256: sha256(bytes),
-    })
-    const expected = Buffer.from(image.bytes)
-    bytes.copy(expected, 4096)
-    t.is((await answer('vm', 'disk', 'digest', 'db01', 'scsi0:0')).sha256, sha256(expected))
-    t.deepEqual(await filesWith(site.datastore, marker.trim()), [])
-    t.is(site.seen('Create'), 1)
-  },
-)
+test.serial('L4: a disk is written from a file, as ciphertext, and read back the same', async (t) => {
+  const user = await administer(t)
+  const { site, answer } = user
+  const image = await imported(user, 3)
+  const file = path.join(site.directory, 'in.raw')
+  const bytes = Buffer.alloc(2 ** 20 + 1024, marker)
+  writeFileSync(file, bytes)
+  const write = ['vm', 'disk', 'write', 'db01', 'scsi0:0', '--offset', '4096']
+  t.like(await answer(...write, '--in', file, '--yes'), {
+    offset: 4096,
+    bytes: bytes.length,
+    sha256: sha256(bytes),
+  })
+  const expected = Buffer.from(image.bytes)
+  bytes.copy(expected, 4096)
+  t.is((await answer('vm', 'disk', 'digest', 'db01', 'scsi0:0')).sha256, sha256(expected))
+  t.deepEqual(await filesWith(site.datastore, marker.trim()), [])
+  t.is(site.seen('Create'), 1)
+})
 
 test.serial('L4: what is wrong is refused before a byte is written', async (t) => {
   const user = await administer(t)
