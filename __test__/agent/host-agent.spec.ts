@@ -348,3 +348,10 @@ async function expiredIdentity(
   const clientKeyHash = native.describeCertificate(vcenter.credentials.certificate).keyHash
   return { caCertificate: vcenter.credentials.caCertificate, certificate, privateKeyFile, clientKeyHash }
 }
+
+test('a directory that was open to others is closed to them', async (t) => {
+  const place = await makePlace(t)
+  await mkdir(place.directory, { mode: 0o755 })
+  await place.start()
+  t.is((await stat(place.directory)).mode & 0o777, 0o700)
+})

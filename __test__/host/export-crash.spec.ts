@@ -80,6 +80,6 @@ test.serial(
       t.deepEqual(await readdir(lab.datastore), ['db01'], `killed at call ${at}`)
       if (ended) break
     }
-    t.deepEqual([...seen].toSorted(), [false, true])
+    t.is(seen.size, 2, 'before the commit and after it')
   },
 )

@@ -1,6 +1,6 @@
 /** What a host keeps in its directory: who it is, and which vCenter it belongs to. One file, replaced as a whole. */
 import { randomUUID } from 'node:crypto'
-import { mkdir, readdir } from 'node:fs/promises'
+import { chmod, mkdir, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { VmsealError, isVmsealError } from '../errors.js'
@@ -48,6 +48,7 @@ export class Trust {
   /** Makes what is missing. VMSEAL_STORE_INVALID if the file is damaged. */
   static async open(directory: string): Promise<Trust> {
     await mkdir(directory, { recursive: true, mode: 0o700 })
+    await chmod(directory, 0o700)
     const file = path.join(directory, stateFile)
     const state = await read(file)
     if (state) return new Trust(directory, state)

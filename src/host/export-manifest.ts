@@ -3,7 +3,7 @@
  * the DEK of its VM home, which only that KEK opens, authenticates every byte of it, and so every byte of the export.
  */
 import { createHash } from 'node:crypto'
-import { VmsealError, type CryptoKeyId } from '../errors.js'
+import { VmsealError } from '../errors.js'
 import { native, type KeyHandle } from '../native/load.js'
 import type { ExportDescription } from '../rpc/host-api.js'
 import { readSmallFile } from './durable-file.js'
@@ -101,7 +101,7 @@ function checkBody(body: unknown, folder: string): ExportManifest {
     ) &&
     isList(files, fileLimit, (file) => isText(file.name) && isCount(file.bytes) && isSum(file.sha256))
   if (!sound) throw exportInvalid(folder, 'its manifest lacks what every export has')
-  return bodyOf({ vmId, name, exportedAt, key: key as CryptoKeyId, disks, files } as ExportManifest)
+  return bodyOf({ vmId, name, exportedAt, key, disks, files } as ExportManifest)
 }
 
 function isUuid(value: unknown): boolean {

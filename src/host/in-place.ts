@@ -31,7 +31,7 @@ import { logLine } from './vm-log.js'
 import { WorkMeter, type PacedWork, type WorkStep } from './work.js'
 
 /** The most that one of a journal's two areas holds. */
-const zoneBytes = 8 * 1024 * 1024
+const zoneBytes = 16 * 1024 * 1024
 /** What a journal has besides its areas. */
 const journalOverhead = 256 * 1024
 

@@ -175,7 +175,8 @@ export class HttpsHost {
       ...options,
       keepAlive: true,
       maxSockets: 128,
-      maxFreeSockets: 4,
+      // A connection costs more than a request: as many stay open as vCenter uses at once.
+      maxFreeSockets: 16,
       maxCachedSessions: 0,
     })
     this.#agents.push(agent)

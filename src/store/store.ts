@@ -279,6 +279,7 @@ export type AlarmKind =
   | 'vm.locked'
   | 'vm.recrypt'
   | 'vm.noSpace'
+  | 'vm.conversion'
   | 'host.needsEncryptionMode'
   | 'host.hostKeyReplaced'
   | 'host.refusesKeys'

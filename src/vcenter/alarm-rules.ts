@@ -72,7 +72,16 @@ const rules: {
     outcome !== 'success'
       ? []
       : clear(vm(name), 'vm.noSpace', ...(operation === 'recrypt' ? (['vm.recrypt'] as const) : [])),
-  'vim.event.VmRemovedEvent': ({ vm: name }) => clear(vm(name), 'vm.locked', 'vm.recrypt', 'vm.noSpace'),
+  'vmseal.vm.crypto.ConversionInterrupted': ({ vm: name, disks }) =>
+    open(
+      'yellow',
+      'vm.conversion',
+      vm(name),
+      `${disks.map(({ device, mode }) => `${device} (${mode})`).join(', ')} in conversion and nothing works on it; the VM stays off. Go on: vmseal vm resume-conversion ${name}`,
+    ),
+  'vmseal.vm.crypto.ConversionEnded': ({ vm: name }) => clear(vm(name), 'vm.conversion'),
+  'vim.event.VmRemovedEvent': ({ vm: name }) =>
+    clear(vm(name), 'vm.locked', 'vm.recrypt', 'vm.noSpace', 'vm.conversion'),
   'com.vmware.vc.host.Crypto.ReqEnable.KeyMissingOnKMS': needsMode,
   'com.vmware.vc.host.Crypto.ReqEnable.KMSClusterError': needsMode,
   'com.vmware.vc.host.Crypto.Enabled': ({ host }) => clear(hostOf(host), 'host.needsEncryptionMode'),

@@ -1,5 +1,6 @@
 /** What happened, on record: each event is durable before anyone is told. Details hold ids and names only. */
 import type { CryptoKeyId, ErrorCode } from '../errors.js'
+import type { DiskConversion } from '../rpc/host-api.js'
 import type {
   AlarmEntity,
   AlarmKind,
@@ -115,6 +116,13 @@ export interface VCenterEventDetails {
   'com.vmware.vc.vm.crypto.NoDiskSpace': VmKeys
   /** A shallow recrypt was interrupted: parts of the VM have wraps of the old key and of the new one. */
   'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys': VmKeys
+  /** Disks are in conversion in place, and nothing works on them: the VM stays off until it is gone on with. */
+  'vmseal.vm.crypto.ConversionInterrupted': {
+    readonly vm: string
+    readonly host: string
+    readonly disks: readonly (DiskConversion & { readonly device: string })[]
+  }
+  'vmseal.vm.crypto.ConversionEnded': { readonly vm: string; readonly host: string }
   /** An encrypted VM that is off is about to get another host; `sourceHost` is absent when nobody knows its host any more. */
   'com.vmware.vc.vm.VmMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost?: string }
   /** A VM has another host. */

@@ -37,14 +37,15 @@ export class HostCertificates {
 
   /** After the host was talked to: takes note of what it shows, and renews what gets old. A failure is an event. */
   async look(): Promise<void> {
-    this.#host.use(await this.#authority.credentials())
     const { shown } = this.#host
     if (!shown) return
     const next = await this.#authority.nextKey(this.#record.hostId)
     if (shown.keyHash === next) await this.#settle(next)
-    if (Date.now() < this.#quietUntil || !(await this.#authority.isDue(shown))) return
+    if (Date.now() < this.#quietUntil) return
     try {
-      await this.renew({ expiredToo: false })
+      // vCenter's own may have been renewed.
+      this.#host.use(await this.#authority.credentials())
+      if (await this.#authority.isDue(shown)) await this.renew({ expiredToo: false })
     } catch (error) {
       this.#quietUntil = Date.now() + tryAgainMs
       await this.#services.events.append('vmseal.host.certificate.RenewalFailed', {

@@ -58,6 +58,16 @@ export class HostLink {
     return this.#synchronising
   }
 
+  /** Whether the host works on something that nobody here began; true if it cannot be asked. */
+  async isWorking(): Promise<boolean> {
+    try {
+      return (await this.#host.strangers()).length > 0
+    } catch (error) {
+      if (isVmsealError(error)) return true
+      throw error
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed.abort()
     this.#host.close()

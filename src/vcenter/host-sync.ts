@@ -25,7 +25,7 @@ export interface HostSync {
   readonly locked: readonly string[]
 }
 
-const filesReadAtOnce = 8
+const filesReadAtOnce = 16
 
 /** `joins`: the host is added, by somebody who may switch it to safe. */
 export function synchroniseHost(
@@ -45,15 +45,20 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
   // The files first: after a crash of vCenter they may name other keys than the store.
   const found = await readAll(services, await store.virtualMachines.listByHost(host.hostId), host)
 
-  const keys = await store.virtualMachines.keysOfCluster(host.clusterId)
+  const keysOfCluster = () => store.virtualMachines.keysOfCluster(host.clusterId)
   const encrypted = found.some((record) => keysOf(record).length > 0)
   const forced = (await store.clusters.list()).some(
     ({ id, cryptoMode }) => id === host.clusterId && cryptoMode === 'forceEnable',
   )
-  const wanted = forced || encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
+  const wanted =
+    forced ||
+    encrypted ||
+    (before?.cryptoKey ?? null) !== null ||
+    (joins && (await keysOfCluster()).length > 0)
   const unsafe = await bringToSafe(services, host, wanted || cryptoState === 'safe')
   const present = await host.call((api) => api.listKeys())
-  const missing = withoutKeys(keys, present)
+  // Only now: what the files of other hosts named meanwhile counts.
+  const missing = withoutKeys(await keysOfCluster(), present)
   // A host that nobody switched to safe gets no keys, and misses none until a task needs it.
   const safe = host.identity.cryptoState === 'safe'
   const push = async (lacking: readonly CryptoKeyId[]): Promise<Pick<HostSync, 'pushed' | 'failed'>> =>

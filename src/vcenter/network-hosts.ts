@@ -102,6 +102,12 @@ export class NetworkHosts {
     return renewed
   }
 
+  /** Whether a host works on something that an earlier vCenter began; one that cannot be asked may. */
+  async isWorking(hostId: string): Promise<boolean> {
+    const link = this.#links.get(hostId)
+    return link !== undefined && link.isWorking()
+  }
+
   /** Ends the link to a host that is removed: its certificate counts no more. */
   async forget(hostId: string): Promise<void> {
     const link = this.#links.get(hostId)

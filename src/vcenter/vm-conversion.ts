@@ -178,6 +178,8 @@ export class VmConversion {
 
   /** What was done of a task that failed stays done: the store must name the keys that the files name. */
   async remember(record: VmRecord, host: HostConnection): Promise<void> {
-    await this.#services.inventory.read(record, host).catch(tolerateKnown)
+    const { inventory, conversions } = this.#services
+    const read = await inventory.read(record, host).catch(tolerateKnown)
+    if (read) await conversions.note(read.record, read.config, host, { taskFailed: true })
   }
 }

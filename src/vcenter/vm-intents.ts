@@ -36,7 +36,9 @@ export class VmIntents {
       await vmIntents.end(intent.vmId)
       return result
     } catch (error) {
-      if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) await vmIntents.end(intent.vmId)
+      // A host that restarted in the middle may have moved the VM.
+      const restarted = intent.kind === 'relocate' && isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED')
+      if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE') && !restarted) await vmIntents.end(intent.vmId)
       throw error
     } finally {
       this.#live.delete(intent.vmId)

@@ -147,7 +147,9 @@ export class VmRecrypt {
     context: TaskContext,
   ): Promise<void> {
     const home = partsOf(config, { depth: 'shallow', home: true, disks: false })
-    for (const keys of [...home, ...parts.filter(({ id }) => id !== homePart)].flatMap(({ files }) => files)) {
+    for (const keys of [...home, ...parts.filter(({ id }) => id !== homePart)].flatMap(
+      ({ files }) => files,
+    )) {
       if (keys.some((key) => !config.missingKeys.some((missing) => sameKey(missing, key)))) continue
       await this.#ensureOneOf(keys, config, host, context)
     }

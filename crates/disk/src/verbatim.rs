@@ -13,6 +13,7 @@ use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::descriptor::sync_directory;
 use crate::error::{Error, Result};
+use crate::lock::keep_writers_away;
 use crate::target::check_free_space;
 
 /// Bytes read and written at a time.
@@ -23,10 +24,12 @@ const CHUNK: usize = 1 << 20;
 /// Progress counts the bytes of the file twice, for copying and for comparing. Returns the length in bytes.
 ///
 /// `target` is whole when the call returns, and gone when it fails or is cancelled. Errors: [`Error::AlreadyExists`],
-/// [`Error::NoSpace`], and [`Error::ImageInvalid`] when `source` is no regular file or was changed meanwhile.
+/// [`Error::NoSpace`], [`Error::FileLocked`] while QEMU writes to `source`, and [`Error::ImageInvalid`] when it is no regular file or was
+/// changed meanwhile.
 pub fn copy_verbatim(source: &Path, target: &Path, control: &Control) -> Result<u64> {
     control.check()?;
     let from = Reading::open(source)?;
+    let _writers = keep_writers_away(source, &from.file)?;
     control.start(from.len.saturating_mul(2));
     check_free_space(target, from.allocated)?;
     let to = OpenOptions::new()

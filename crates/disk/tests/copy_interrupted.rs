@@ -18,10 +18,14 @@ use vmseal_secret::SecretKey;
 const LARGE: usize = 200 * MIB;
 const STRETCH: u64 = 64 << 20;
 
+/// Bytes per second: so slow that whoever watches sees the second stretch.
+const PACE: u64 = 160 << 20;
+
 /// Cancels once the first stretch is behind.
 fn cancelled(job: impl Fn(&Control) -> Result<Outcome, Error> + Sync, again: impl Fn()) {
     for _ in 0..20 {
         let control = Control::new();
+        control.limit(PACE);
         let outcome = std::thread::scope(|scope| {
             let job = scope.spawn(|| job(&control));
             while control.progress().done_bytes < STRETCH + 8 * MIB as u64 && !job.is_finished() {

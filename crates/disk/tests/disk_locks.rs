@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fixture::{DISK, Datastore, MIB, binding, code, flat_of, noise, skip};
+use tempfile::TempDir;
 use vmseal_disk::{
-    Control, Error, NewKek, decrypt_in_place, encrypt_copy, encrypt_in_place, import, recrypt_in_place,
-    repair, resume, shallow_recrypt,
+    Control, Error, Holes, NewKek, SealSpec, ViewKind, decrypt_in_place, encrypt_copy, encrypt_in_place,
+    import, recrypt_in_place, repair, resume, shallow_recrypt, view,
 };
 
 /// A QEMU tool that has `path` open until dropped.
@@ -106,6 +107,39 @@ fn a_disk_that_qemu_only_reads_is_copied() {
     encrypt_copy(&path, &store.path("t.vmdk"), &store.spec(), &Control::new()).expect("two may read");
 }
 
+#[test]
+fn a_disk_that_somebody_writes_or_converts_gets_no_view() {
+    let store = Datastore::new();
+    let spec = SealSpec { holes: Some(Holes::Dense), ..store.spec() };
+    // More than a zone: a job that is held back stops after the first.
+    let path = store.sealed("d.vmdk", &noise(17 * MIB, 2), &spec);
+    let memory = TempDir::new_in("/dev/shm").expect("a folder in memory");
+    let make = || view(&path, &store.kek, &binding(), ViewKind::Luks2, memory.path());
+    let empty = || fs::read_dir(memory.path()).expect("the folder").next().is_none();
+    let lock = store.write("d.vmx.lck", VM_LOCK.as_bytes());
+    assert!(refusal(make()).contains("virtual machine"));
+    fs::remove_file(lock).expect("removal");
+    if let Some(_qemu) = QemuIo::open(&flat_of(&path), &[]) {
+        refusal(make());
+    }
+    let control = Control::new();
+    control.limit(1);
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| decrypt_in_place(&path, &store.kek, &binding(), &control));
+        while vmseal_disk::job_info(&path).is_ok_and(|info| info.is_none()) && !job.is_finished() {
+            std::thread::yield_now();
+        }
+        control.cancel();
+        job.join().expect("no panic").map(drop)
+    })
+    .map_or_else(|error| assert_eq!(error.code(), "VMSEAL_CANCELLED"), |()| panic!("it was not stopped"));
+    assert_eq!(code(make()), "VMSEAL_DISK_IN_CONVERSION");
+    assert!(empty(), "a refusal leaves no secret");
+}
+
+const VM_LOCK: &str =
+    r#"{"hostId":"esx-7","bootId":"b","token":"t","pid":1,"started":"1","pidSpace":"b pid:[1]"}"#;
+
 fn lock_text(store: &Datastore, host: &str, boot: &str) -> PathBuf {
     let text = format!(
         r#"{{"hostId":"{host}","bootId":"{boot}","token":"t","pid":1,"started":"1","pidSpace":"{boot} pid:[1]"}}"#
@@ -155,8 +189,7 @@ fn a_lock_that_a_crash_of_this_machine_left_is_void() {
 fn the_lock_of_the_virtual_machine_is_obeyed() {
     let store = Datastore::new();
     let path = plain_disk(&store);
-    let text = r#"{"hostId":"esx-7","bootId":"b","token":"t","pid":1,"started":"1","pidSpace":"b pid:[1]"}"#;
-    let lock = store.write("p.vmx.lck", text.as_bytes());
+    let lock = store.write("p.vmx.lck", VM_LOCK.as_bytes());
     let told = refusal(encrypt_in_place(&path, &store.spec(), &Control::new()));
     assert!(told.contains("esx-7") && told.contains("virtual machine"), "{told}");
     fs::rename(lock, store.path("other.vmx.lck")).expect("a lock of another machine");

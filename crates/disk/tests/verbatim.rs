@@ -8,6 +8,8 @@ use std::path::Path;
 use std::process::Command;
 
 use fixture::{DISK, Datastore, MIB, SmallVolume, VM, binding, code, flat_of, noise, sparse};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc::{F_RDLCK, SEEK_SET, flock};
 use sha2::{Digest as _, Sha256};
 use vmseal_disk::chain::create_child;
 use vmseal_disk::{
@@ -63,6 +65,21 @@ fn what_is_no_file_or_is_there_already_is_refused_and_stays() {
     assert_eq!(code(sum_file(&pipe, &Control::new())), "VMSEAL_IMAGE_INVALID");
     assert_eq!(code(copy(&source, &store.path("none/t"))), "VMSEAL_NOT_FOUND");
     assert_eq!(store.names(), ["link", "pipe", "source", "taken"]);
+}
+
+#[test]
+fn a_file_that_qemu_has_open_for_writing_is_refused() {
+    let store = Datastore::new();
+    let source = store.write("source", &noise(4096, 1));
+    let guest = fs::OpenOptions::new().read(true).write(true).open(&source).expect("the file");
+    // The byte by which QEMU says that it writes.
+    let written =
+        flock { l_type: F_RDLCK as i16, l_whence: SEEK_SET as i16, l_start: 101, l_len: 1, l_pid: 0 };
+    fcntl(&guest, FcntlArg::F_OFD_SETLK(&written)).expect("its lock");
+    assert_eq!(code(copy(&source, &store.path("t"))), "VMSEAL_FILE_LOCKED");
+    assert_eq!(store.names(), ["source"]);
+    drop(guest);
+    copy(&source, &store.path("t")).expect("nobody writes now");
 }
 
 #[test]

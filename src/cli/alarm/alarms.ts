@@ -12,6 +12,7 @@ const entities: Readonly<Record<AlarmKind, AlarmEntity['type']>> = {
   'vm.locked': 'vm',
   'vm.recrypt': 'vm',
   'vm.noSpace': 'vm',
+  'vm.conversion': 'vm',
   'host.needsEncryptionMode': 'host',
   'host.hostKeyReplaced': 'host',
   'host.refusesKeys': 'host',

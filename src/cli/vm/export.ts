@@ -33,7 +33,6 @@ export const vmExport = verb<ExportValues, ExportedVirtualMachine>({
   name: 'vm export',
   summary:
     'Make a folder of a VM that is off: ciphertext alone, under one key that whoever restores it can get.',
-  cmdlets: ['Export-VApp'],
   help: `The data of an encrypted disk goes along as it lies, and its DEK is wrapped for the key of the export; what is plain, or has snapshots,
 is written anew under a DEK of its own: of snapshots the present state alone. The old keys open nothing of it and are not needed any more.
 The manifest holds the sum of every file and is sealed: an export that is not whole, or was altered, is not restored.
@@ -79,7 +78,6 @@ export const vmRestore = verb<RestoreValues, VirtualMachineInfo>({
   name: 'vm restore',
   summary:
     'Make a VM of an export, encrypted as it is, once every byte of it was compared with its sealed manifest.',
-  cmdlets: ['Import-VApp'],
   help: `The key provider of the export's key must be registered here, under the same id. The VM gets a new key unless --reuse-key or --key-id says
 otherwise, and a new identity unless --same-identity says otherwise: for the VM that is lost, and not in the inventory.
 

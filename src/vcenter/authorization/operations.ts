@@ -278,6 +278,7 @@ export const tasksRules: Rules<Tasks> = {
   start: internal,
   stop: internal,
   failInterrupted: internal,
+  isWorkingOn: internal,
 }
 
 export const eventLogRules: Rules<EventLog> = {

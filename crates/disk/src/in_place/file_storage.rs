@@ -16,6 +16,8 @@ use crate::descriptor::{copy_path, folder_of, rename_new};
 use crate::error::{Error, Result};
 use crate::lock::{Changes, DiskLock};
 
+/// A write of that many bytes begins to go to the disk at once, so that the barrier behind it waits less.
+const EARLY: usize = 64 << 10;
 /// Zeros written at once where a file system cannot reserve.
 const ZEROS: usize = 1 << 20;
 
@@ -148,7 +150,12 @@ impl Storage for FileStorage {
     }
 
     fn write_at(&self, name: Name, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.file(name)?.write_at(bytes, offset)
+        let file = self.file(name)?;
+        let count = file.write_at(bytes, offset)?;
+        if count >= EARLY {
+            vmseal_bulk::begin_write_back(file, offset, count as u64);
+        }
+        Ok(count)
     }
 
     fn reserve(&self, name: Name, offset: u64, len: u64) -> io::Result<()> {
