@@ -66,7 +66,6 @@ function clusterTable(database: SqliteDatabase): Store['clusters'] {
         return true
       }),
 
-
     setCryptoMode: async (id, columns) => {
       database.run(
         `UPDATE cluster SET crypto_mode = @cryptoMode, crypto_provider_id = @cryptoProviderId,

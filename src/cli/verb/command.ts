@@ -77,7 +77,7 @@ export async function performVerb(verb: Verb, values: object, options: CommonOpt
     cancel.abort()
   })
   try {
-    const options = {
+    const reached = {
       onEvent: (event: object) =>
         verb.kind === 'stream' ? tellLine(verb, event) : tellTask(display, event, progress),
       cancel: cancel.signal,
@@ -87,7 +87,7 @@ export async function performVerb(verb: Verb, values: object, options: CommonOpt
     }
     const perform = (each: object): Promise<unknown> => {
       const order: VerbOrder = { verb: verb.name, version, values: each, ...given({ user, detach }) }
-      return reach(vcenter, order, options)
+      return reach(vcenter, order, reached)
     }
     const show = (facts: ProgressFacts): void => display.show(facts, facts.doneBytes === facts.totalBytes)
     const result = verb.drive ? await verb.drive(perform, values, show, cancel.signal) : await perform(values)
