@@ -49,6 +49,9 @@ test.serial('L4: every cmdlet of the table has a verb that works', async (t) => 
     (await does<{ name: string }[]>('Get-Cluster')).map(({ name }) => name),
     ['prod', 'test'],
   )
+  t.like(await does('Set-Cluster', 'test', 'spare'), { name: 'spare' })
+  t.is(await does('Remove-Cluster', 'spare'), null as never)
+  t.is((await answer<unknown[]>('cluster', 'list')).length, 1)
 
   // A VM, from plain to encrypted and back.
   const place = ['--cluster', 'prod', '--datastore', 'ds1']

@@ -41,7 +41,7 @@ export interface Site {
   /** Bytes of a disk as a guest reads them: asked of vCenter, or on the host itself where they may not travel. */
   read(vm: VirtualMachine, disk: string, offset: number, length: number): Promise<Buffer>
   /** A raw image with the marker in every sector; a number that tells images apart. */
-  image(name: string, megabytes?: number): Promise<{ file: string; sha256: string }>
+  image(name: string, megabytes?: number): Promise<{ file: string; sha256: string; bytes: Buffer }>
   /** How often the KMS saw an operation since the last call for it, or the start. */
   seen(operation: string): number
 }

@@ -44,6 +44,7 @@ import { vmClone } from './vm/clone.js'
 import { vmCompliance } from './vm/compliance.js'
 import { vmResumeConversion } from './vm/conversion-options.js'
 import { vmCreate, vmImport } from './vm/create.js'
+import { vmDiskDigest, vmDiskRead, vmDiskWrite } from './vm/disk-data.js'
 import { vmAddDisk, vmAttachDisk, vmDetachDisk } from './vm/disks.js'
 import { vmDecrypt, vmDecryptDisk, vmEncrypt, vmEncryptDisk, vmSetPolicy } from './vm/encrypt.js'
 import { vmDestroy, vmRegister, vmUnregister } from './vm/inventory.js'
@@ -89,6 +90,9 @@ export const verbs: readonly Verb[] = [
   vmAddDisk,
   vmAttachDisk,
   vmDetachDisk,
+  vmDiskDigest,
+  vmDiskRead,
+  vmDiskWrite,
   snapshotCreate,
   snapshotList,
   snapshotRevert,
@@ -174,6 +178,7 @@ export const verbs: readonly Verb[] = [
 /** The groups that only verbs are in. */
 const groups: Readonly<Record<string, string>> = {
   vm: 'Virtual machines: their life, their encryption, their keys.',
+  disk: 'Data of the disks of a VM, as a guest reads and writes it.',
   snapshot: 'Snapshots of a VM: states that it can be brought back to.',
   cluster: 'Clusters: the hosts of one have the keys of all its VMs.',
   key: 'Keys: what uses them, and those that nothing uses. There is never more of a key here than its id.',

@@ -116,7 +116,7 @@ async function agreeOnHost(site: Site, model: Model, vm: Vm, info: VirtualMachin
 async function agreeOnFiles(site: Site, model: Model, vm: Vm): Promise<void> {
   const folder = path.join(site.datastore, vm.name)
   const found = await readdir(folder)
-  const descriptors = found.filter((file) => /\.vmdk$/.test(file) && !/-(?:flat|delta)\.vmdk$/.test(file))
+  const descriptors = found.filter((file) => file.endsWith('.vmdk') && !/-(?:flat|delta)\.vmdk$/.test(file))
   const loose = model.loose.filter(({ owner }) => owner === vm.name).map(({ file }) => path.basename(file))
   const stemOf = (file: string) => file.replace(/(?:-\d{6})?\.vmdk$/, '')
   strictEqual(descriptors.length, vm.links.size * vm.disks.length + loose.length, `disk files of ${vm.name}: ${descriptors.join(' ')}`) // prettier-ignore

@@ -26,6 +26,7 @@ for (let seed = from; seed < from + seeds; seed += 1)
     failed += 1
     process.stdout.write(`${error instanceof Error ? error.message : String(error)}\n`)
   }
-for (const [outcome, count] of [...seen].toSorted()) process.stdout.write(`${count} ${outcome}\n`)
+for (const [outcome, count] of [...seen].toSorted(([a], [b]) => (a < b ? -1 : 1)))
+  process.stdout.write(`${count} ${outcome}\n`)
 process.stdout.write(`${seeds - failed} of ${seeds} sequences agree\n`)
 process.exit(failed === 0 ? 0 : 1)

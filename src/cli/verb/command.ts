@@ -3,7 +3,7 @@ import { Option, type Command } from 'commander'
 import type { TaskProgress, TaskStep } from '../../vcenter/task.js'
 import { directoryName, positive } from '../arguments.js'
 import { output } from '../output.js'
-import { ProgressDisplay } from '../progress.js'
+import { ProgressDisplay, type ProgressFacts } from '../progress.js'
 import { printable } from '../printable.js'
 import { cancelOnSignal } from '../signal.js'
 import { version } from '../version.js'
@@ -34,10 +34,13 @@ export function addVerb(group: Command, word: string, verb: Verb): void {
         .makeOptionMandatory(),
     )
     .option('--as <user>', 'act as this user, with his privileges; default: the administrator')
+  if (verb.kind === 'task' || verb.drive)
+    command.option('--progress', 'progress as lines, also without a terminal; with --json as events')
   if (verb.kind === 'task')
-    command
-      .option('--progress', 'progress as lines, also without a terminal; with --json as events')
-      .option('--detach', 'do not wait for the end: `vmseal task list` tells of it; the vCenter must run')
+    command.option(
+      '--detach',
+      'do not wait for the end: `vmseal task list` tells of it; the vCenter must run',
+    )
   if (verb.hosts)
     command.option(
       '--wait <seconds>',
@@ -70,19 +73,24 @@ export async function performVerb(verb: Verb, values: object, options: CommonOpt
   const display = new ProgressDisplay({ lines: progress === true, events: progress === true })
   const forget = cancelOnSignal(() => {
     display.end()
-    if (verb.kind === 'task') output.remark('cancelling; once more ends this command at once')
+    if (verb.kind === 'task' || verb.drive) output.remark('cancelling; once more ends this command at once')
     cancel.abort()
   })
   try {
-    const order: VerbOrder = { verb: verb.name, version, values, ...given({ user, detach }) }
-    const result = await reach(vcenter, order, {
-      onEvent: (event) =>
+    const reached = {
+      onEvent: (event: object) =>
         verb.kind === 'stream' ? tellLine(verb, event) : tellTask(display, event, progress),
       cancel: cancel.signal,
       needsHosts: verb.hosts === 'needed' && verb.withoutHosts?.(values) !== true,
       waitSeconds: wait,
       mustRun: detach === true,
-    })
+    }
+    const perform = (each: object): Promise<unknown> => {
+      const order: VerbOrder = { verb: verb.name, version, values: each, ...given({ user, detach }) }
+      return reach(vcenter, order, reached)
+    }
+    const show = (facts: ProgressFacts): void => display.show(facts, facts.doneBytes === facts.totalBytes)
+    const result = verb.drive ? await verb.drive(perform, values, show, cancel.signal) : await perform(values)
     display.end()
     if (verb.kind !== 'stream') answer(verb, result, values)
   } finally {
@@ -100,6 +108,10 @@ function answer(verb: Verb, result: unknown, values: object): void {
     return
   }
   if (verb.holds?.(result) === false) process.exitCode = 1
+  if (verb.answersAside?.(values)) {
+    output.remark(verb.show(result, values))
+    return
+  }
   output.answer(result, () => verb.show(result, values))
 }
 

@@ -3,6 +3,7 @@
  * the vCenter is, and what it returns travels back as JSON. A verb is one file, and a line in `verbs.ts`.
  */
 import type { Command } from 'commander'
+import type { ProgressFacts } from '../progress.js'
 import type { VCenterSession } from '../../vcenter/vcenter.js'
 
 /** Where a verb runs, and for whom. */
@@ -30,6 +31,18 @@ export interface VerbSpec<Values extends object, Result> {
   /** Values as they come from the command line, by name, made into those of `run`: files are read here. Default: as they are. */
   prepare?(values: Values): Values
   run(call: VerbCall, values: Values): Promise<Result>
+  /**
+   * Where the command is typed: has the verb done as often as it takes, for data that one order does not hold. Default: once.
+   * `progress` shows how far it is.
+   */
+  drive?(
+    order: (values: Values) => Promise<unknown>,
+    values: Values,
+    progress: (facts: ProgressFacts) => void,
+    cancelled: AbortSignal,
+  ): Promise<Result>
+  /** The answer goes to the error stream: the output is data. */
+  answersAside?(values: Values): boolean
   /** The answer for people. */
   show(result: Result, values: Values): string
   /** A line for people of what a stream tells. */
