@@ -31,10 +31,11 @@ export const faults = [
   { name: 'policies with data services during a clone', meaning: 'a clone is given another policy', never: 'it is allowed: a clone is encrypted or decrypted on the way' },
   { name: 'NoPermission (CloneVM_Task)', meaning: 'Clone, Encrypt, Decrypt or Recrypt is lacking, as the clone needs it', code: 'VMSEAL_NO_PERMISSION', test: 'a clone without' },
   { name: 'NoPermission (MigrateVM_Task)', meaning: 'Migrate is lacking, or RegisterHost for a host that is not safe', code: 'VMSEAL_NO_PERMISSION', test: 'J6: NoPermission' },
-  { name: 'InvalidPowerState (MigrateVM_Task)', meaning: 'the VM is on', code: 'VMSEAL_INVALID_POWER_STATE', test: 'J6: InvalidPowerState' },
+  { name: 'InvalidPowerState (MigrateVM_Task)', meaning: 'the VM is on and moved without its memory, or off and moved with it', code: 'VMSEAL_INVALID_POWER_STATE', test: 'J6: InvalidPowerState' },
   { name: 'EncryptionKeyRequired (MigrateVM_Task)', meaning: 'the host it goes to lacks a key and cannot be given it', code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED', test: 'J6: EncryptionKeyRequired' },
   { name: 'HostNotConnected (MigrateVM_Task)', meaning: 'no connected host of the cluster has that name and the datastore', code: 'VMSEAL_HOST_UNREACHABLE', test: 'J6: InvalidPowerState' },
-  { name: 'migrateEncryption', meaning: 'an encrypted VM is moved with encryption switched off', never: 'no data of a VM travels when it moves, and keys only sealed; a VM that is on is not moved' },
+  { name: 'migrateEncryption', meaning: 'an encrypted VM is moved with encryption switched off', code: 'VMSEAL_INVALID_STATE', test: 'J4: neither host moves the memory' },
+  { name: 'NotSupported (MigrateVM_Task)', meaning: 'a host cannot move running VMs, or not encrypted as the VM asks', code: 'VMSEAL_MIGRATION_NOT_SUPPORTED', test: 'J5: three modes' },
   { name: 'RekeyFail', meaning: 'a recrypt failed', test: 'L3: RekeyFail and DiskchainUsingMixedKeys' },
   { name: 'DiskchainUsingMixedKeys', meaning: 'a recrypt was interrupted', test: 'L3: RekeyFail and DiskchainUsingMixedKeys' },
 ] // prettier-ignore
@@ -77,6 +78,6 @@ export const events = [
   { name: 'vm.crypto.NoDiskSpace' },
   { name: 'vm.crypto.DiskchainUsingMixedKeys' },
   { name: 'vm.VmMigratingWithEncryptionEvent' },
-  { name: 'vm.VmHotMigratingWithEncryptionEvent', never: 'a VM that is on is not moved' },
+  { name: 'vm.VmHotMigratingWithEncryptionEvent' },
   { name: 'vm.VmSyncingWithEncryptionEvent', never: 'VMs are not synchronized with another site' },
 ] // prettier-ignore

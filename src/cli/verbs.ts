@@ -44,6 +44,7 @@ import { vmList } from './vm/list.js'
 import { vmMigrate } from './vm/migrate.js'
 import { vmPowerOff, vmPowerOn } from './vm/power.js'
 import { vmRecrypt, vmRecryptDisk } from './vm/recrypt.js'
+import { vmSet } from './vm/set.js'
 import { vmReload, vmShow, vmUnlock } from './vm/show.js'
 import {
   snapshotConsolidate,
@@ -72,6 +73,7 @@ export const verbs: readonly Verb[] = [
   vmPowerOn,
   vmPowerOff,
   vmMigrate,
+  vmSet,
   vmUnlock,
   vmReload,
   vmAddDisk,

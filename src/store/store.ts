@@ -185,10 +185,10 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
-/** A VM that is about to be made or removed as a whole. */
+/** A VM that is about to be made or removed as a whole, or to run on another host. */
 export interface VmIntentRecord {
   readonly vmId: string
-  readonly kind: 'create' | 'destroy'
+  readonly kind: 'create' | 'destroy' | 'migrate'
   readonly clusterId: string
   readonly datastore: string
   readonly vmx: string

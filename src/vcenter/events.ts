@@ -103,6 +103,17 @@ export interface VCenterEventDetails {
   'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys': VmKeys
   /** An encrypted VM that is off is about to get another host; `sourceHost` is absent when nobody knows its host any more. */
   'com.vmware.vc.vm.VmMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost?: string }
+  /** A VM that runs is about to get another host, with its memory encrypted on the way. */
+  'com.vmware.vc.vm.VmHotMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost: string }
+  /** A VM that runs could not be moved, or it is not known yet whether it was. */
+  'vim.event.VmFailedMigrateEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly sourceHost: string
+    readonly error: ErrorCode
+    /** What became of it: `unknown` until its hosts can be asked. */
+    readonly powerState: 'poweredOn' | 'poweredOff' | 'unknown'
+  }
   /** A VM has another host. */
   'vim.event.VmMigratedEvent': {
     readonly vm: string

@@ -112,6 +112,8 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   removeAllSnapshots: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   consolidateDisks: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   migrate: task(onVm('Resource.ColdMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
+  liveMigrate: task(onVm('Resource.HotMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
+  setMigrateEncryption: call(onVm('VirtualMachine.Config.Settings')),
   clone: task(onVm('VirtualMachine.Provisioning.Clone'), [
     'VirtualMachine.Inventory.CreateFromExisting',
     'Datastore.AllocateSpace',
