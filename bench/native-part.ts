@@ -10,8 +10,13 @@ import { parseNative, type NativeResults, type Part } from './report.js'
 const KiB = 1024
 const MiB = 1024 * KiB
 
-export function measureNative(host: NodeProgram, quick: boolean, only: readonly Part[]): NativeResults {
-  const library = buildNative()
+/** `library`: what `buildNative` gave. */
+export function measureNative(
+  library: string,
+  host: NodeProgram,
+  quick: boolean,
+  only: readonly Part[],
+): NativeResults {
   const output = join(tmpdir(), `vmseal-bench-${process.pid}.json`)
   const request = {
     output,
@@ -32,8 +37,8 @@ export function measureNative(host: NodeProgram, quick: boolean, only: readonly 
   return found
 }
 
-/** AWS-LC needs a C compiler; without it that peer is left out, and the report says so. */
-function buildNative(): string {
+/** Gives the path of the library. AWS-LC needs a C compiler; without it that peer is left out, and the report says so. */
+export function buildNative(): string {
   const target = join(root, 'target/bench')
   const argv = ['build', '--release', '--quiet', '--target-dir', target]
   const manifest = ['--manifest-path', join(root, 'bench/native/Cargo.toml')]

@@ -89,6 +89,8 @@ const javascript = object({
       operation: oneOf('encrypt', 'decrypt'),
       gbps: spread,
       nsPerCall: spread,
+      /** Native calls on the same buffer in the same rounds, and what share of their rate JavaScript had. */
+      native: nullable(object({ gbps: spread, share: spread })),
       /** Figures in GB/s. */
       peers: list(javascriptPeer),
     }),

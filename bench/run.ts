@@ -8,7 +8,7 @@ import { comparison, requireComparable } from './compare.js'
 import { measureConversion } from './conversion.bench.js'
 import type { JavaScriptRequest } from './javascript.js'
 import { describeMachine, describeVersions, root } from './machine.js'
-import { measureNative } from './native-part.js'
+import { buildNative, measureNative } from './native-part.js'
 import { findNodes, type NodeProgram } from './peer-node.js'
 import { parseJavaScript, readReport, serialize, type JavaScriptResults, type Report } from './report.js'
 import { sections } from './sections.js'
@@ -44,9 +44,10 @@ async function measure(options: Arguments, machine: Report['machine']): Promise<
   const load = { before: currentLoad(), after: 0 }
   const newest = nodes.at(-1)!
   const wantsNative = only.includes('xts') || only.includes('key-wrap')
-  const native = wantsNative ? measureNative(newest, quick, only) : null
+  const library = wantsNative ? buildNative() : ''
+  const native = wantsNative ? measureNative(library, newest, quick, only) : null
   const wantsJavaScript = wantsNative || only.includes('event-loop')
-  const javascript = wantsJavaScript ? nodes.map((node) => measureJavaScript(node, options)) : []
+  const javascript = wantsJavaScript ? nodes.map((node) => measureJavaScript(node, library, options)) : []
   if (only.includes('conversion')) process.stderr.write('disk conversion ...\n')
   const conversion = only.includes('conversion')
     ? await measureConversion(quick ? 2 ** 27 : 2 ** 30, quick ? 2 : 7, join(root, 'build'))
@@ -57,10 +58,14 @@ async function measure(options: Arguments, machine: Report['machine']): Promise<
   return { schema: 1, date, quick, machine, load, versions, native, javascript, conversion }
 }
 
-function measureJavaScript(node: NodeProgram, { quick, only }: Arguments): JavaScriptResults {
+function measureJavaScript(
+  node: NodeProgram,
+  library: string,
+  { quick, only }: Arguments,
+): JavaScriptResults {
   process.stderr.write(`JavaScript, Node ${node.version} ...\n`)
   const output = join(tmpdir(), `vmseal-bench-${process.pid}-javascript.json`)
-  const request: JavaScriptRequest = { output, quick, only }
+  const request: JavaScriptRequest = { output, quick, only, library }
   const argv = ['--import=tsx', join(root, 'bench/javascript.ts'), JSON.stringify(request)]
   const { status, signal } = spawnSync(node.path, argv, { cwd: root, stdio: ['ignore', 2, 2] })
   if (status !== 0) throw new Error(`the JavaScript part ended with ${signal ?? `status ${status}`}`)

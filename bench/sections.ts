@@ -146,7 +146,10 @@ function javascriptSections(found: JavaScriptResults): Section[] {
       rows: found.xts.flatMap((one) => {
         const what = [one.operation, `${one.sectorSize} B`, bytes(one.callBytes)]
         const peers = one.peers.map((peer) => [peer.name, ...what, ...rate(peer.figure), times(peer.ours)])
-        return [[own, ...what, ...rate(one.gbps), ''], ...peers]
+        const native = one.native
+          ? [['vmseal, native calls', ...what, ...rate(one.native.gbps), times(one.native.share)]]
+          : []
+        return [[own, ...what, ...rate(one.gbps), ''], ...native, ...peers]
       }),
     },
     {

@@ -5,6 +5,7 @@
 import { createCipheriv, createDecipheriv, createSecretKey, randomBytes } from 'node:crypto'
 import type { CipherKey } from 'node:crypto'
 import { SecretKey, XtsCipher } from '../src/crypto.js'
+import type { loadNative } from './native-rate.js'
 import { spreadOf, type JavaScriptResults } from './report.js'
 import { interleave, type Case, type Pace } from './rounds.js'
 
@@ -15,7 +16,11 @@ const KiB = 1024
 const MiB = 1024 * KiB
 const bothWays = ['encrypt', 'decrypt'] as const
 
-export function measureXts(pace: Pace, large: readonly number[]): { results: XtsResult[]; kernel: string } {
+export function measureXts(
+  pace: Pace,
+  large: readonly number[],
+  nativeCipher: ReturnType<typeof loadNative>,
+): { results: XtsResult[]; kernel: string } {
   const bytes = randomBytes(64)
   const node = [
     { name: 'node:crypto, KeyObject', key: createSecretKey(bytes) },
@@ -39,10 +44,18 @@ export function measureXts(pace: Pace, large: readonly number[]): { results: Xts
                 run: () => sectorBySector(operation, peerKey, data, sectorSize),
               }))
         const ours: Case = { name: 'vmseal', run: () => cipher[operation](data, firstSector) }
+        const nativeOnes = callBytes === MiB ? [nativeCase(nativeCipher, operation, data, sectorSize)] : []
         agree(cipher, operation, data, node[0]!.key, sectorSize)
-        const samples = interleave([ours, ...peers], pace)
+        const [own = [], ...others] = interleave([ours, ...nativeOnes, ...peers], pace)
         agree(cipher, operation, data, node[0]!.key, sectorSize)
-        results.push({ sectorSize, callBytes, operation, ...figures(samples, callBytes, peers) })
+        const native = nativeFigures(own, others.splice(0, nativeOnes.length)[0], callBytes)
+        results.push({
+          sectorSize,
+          callBytes,
+          operation,
+          native,
+          ...figures([own, ...others], callBytes, peers),
+        })
       }
     }
     cipher.dispose()
@@ -82,6 +95,28 @@ function agree(
   const theirs = Buffer.concat(sectorBySector(operation, key, ours, sectorSize))
   cipher[operation](ours, firstSector)
   if (!ours.equals(theirs)) throw new Error(`vmseal and node:crypto ${operation} differently`)
+}
+
+/** So many that the one call from JavaScript around them is lost in their time. */
+const NATIVE_CALLS = 8
+
+function nativeCase(
+  cipher: ReturnType<typeof loadNative>,
+  operation: 'encrypt' | 'decrypt',
+  data: Buffer,
+  sectorSize: number,
+): Case {
+  const encrypts = operation === 'encrypt' ? 1 : 0
+  return { name: 'vmseal, native calls', run: () => cipher(data, sectorSize, encrypts, NATIVE_CALLS) }
+}
+
+function nativeFigures(own: readonly number[], nativeCalls: readonly number[] | undefined, bytes: number) {
+  if (nativeCalls === undefined) return null
+  const seconds = nativeCalls.map((all) => all / NATIVE_CALLS)
+  return {
+    gbps: spreadOf(seconds.map((one) => bytes / one / 1e9)),
+    share: spreadOf(seconds.map((one, round) => one / (own[round] ?? Number.NaN))),
+  }
 }
 
 function figures(samples: number[][], bytes: number, peers: readonly Case[]) {

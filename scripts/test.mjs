@@ -9,6 +9,9 @@ import { root, run, setUp } from './setup.mjs'
 setUp()
 const only = process.argv.slice(2)
 const counts = { passed: 0, failed: 0 }
+/** Power cuts that the crash models tried; each model asserts its own share. */
+let crashHistories = 0
+const crashHistoriesPromised = 10_000_000
 /** What failed, in the runners' own words: said again at the end, where whoever sees only the end finds it. */
 const failures = []
 
@@ -19,6 +22,7 @@ await avaTests()
 
 if (failures.length > 0) process.stdout.write(`\nWhat failed:\n  ${failures.join('\n  ')}\n\n`)
 counts.failed = Math.max(counts.failed, failures.length > 0 ? 1 : 0)
+if (crashHistories > 0) process.stdout.write(`${crashHistories} crash histories tried\n`)
 process.stdout.write(`${counts.passed} passed, ${counts.failed} failed\n`)
 process.exit(counts.failed === 0 && counts.passed > 0 ? 0 : 1)
 
@@ -26,12 +30,16 @@ async function cargoTests() {
   const status = await lines('cargo', ['test', '--workspace', '--locked', '--no-fail-fast'], (line) => {
     if (/^test .* FAILED$|^ +`-p .* --(test|lib|bin|doc)\b|^ +process didn't exit/.test(line))
       failures.push(line.trim())
+    const explored = /crash histories of [^:]+: (\d+),/.exec(line)
+    if (explored) crashHistories += Number(explored[1])
     const result = /^test result: \w+\. (\d+) passed; (\d+) failed;/.exec(line)
     if (!result) return
     counts.passed += Number(result[1])
     counts.failed += Number(result[2])
   })
   if (status !== 0) failures.push(`cargo test ended with ${status}`)
+  if (crashHistories < crashHistoriesPromised)
+    failures.push(`${crashHistories} crash histories were tried, not the ${crashHistoriesPromised} promised`)
 }
 
 async function avaTests() {

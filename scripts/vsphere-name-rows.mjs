@@ -36,6 +36,10 @@ export const faults = [
   { name: 'HostNotConnected (MigrateVM_Task)', meaning: 'no connected host of the cluster has that name and the datastore', code: 'VMSEAL_HOST_UNREACHABLE', test: 'J6: InvalidPowerState' },
   { name: 'migrateEncryption', meaning: 'an encrypted VM is moved with encryption switched off', code: 'VMSEAL_INVALID_STATE', test: 'J4: neither host moves the memory' },
   { name: 'NotSupported (MigrateVM_Task)', meaning: 'a host cannot move running VMs, or not encrypted as the VM asks', code: 'VMSEAL_MIGRATION_NOT_SUPPORTED', test: 'J5: three modes' },
+  { name: 'NoPermission (RelocateVM_Task)', meaning: 'Migrate is lacking, or AllocateSpace on the datastore', code: 'VMSEAL_NO_PERMISSION', test: 'J7: a VM is moved as ciphertext' },
+  { name: 'InvalidPowerState (RelocateVM_Task)', meaning: 'the VM is on', code: 'VMSEAL_INVALID_POWER_STATE', test: 'J7: a VM that is on or locked' },
+  { name: 'InvalidDatastore (RelocateVM_Task)', meaning: 'the host of the VM does not have the datastore', code: 'VMSEAL_NOT_FOUND', test: 'J7: a VM that is on or locked' },
+  { name: 'NoPermission (ExportVm)', meaning: 'Access is lacking', code: 'VMSEAL_NO_PERMISSION', test: 'J8: without Access' },
   { name: 'RekeyFail', meaning: 'a recrypt failed', test: 'L3: RekeyFail and DiskchainUsingMixedKeys' },
   { name: 'DiskchainUsingMixedKeys', meaning: 'a recrypt was interrupted', test: 'L3: RekeyFail and DiskchainUsingMixedKeys' },
 ] // prettier-ignore

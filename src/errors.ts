@@ -206,6 +206,12 @@ export const errorCodes = {
     action: 'Restore it from a backup.',
   },
   // System
+  VMSEAL_EXPORT_INVALID: {
+    summary:
+      'The export of a VM is incomplete, or is not what was exported: a file is missing, altered or of another export.',
+    fault: 'data',
+    action: 'Restore from another copy of the export. Nothing was made of it.',
+  },
   VMSEAL_IO: {
     summary: 'The operating system refused a file operation.',
     fault: 'environment',
@@ -283,6 +289,11 @@ export const errorCodes = {
     summary: 'No vCenter runs in this directory.',
     fault: 'caller',
     action: 'Start it (vmseal vcenter start DIR), or name the directory of one that runs.',
+  },
+  VMSEAL_HOST_NOT_RUNNING: {
+    summary: 'No host agent runs in this directory.',
+    fault: 'caller',
+    action: 'Start it (vmseal host start --directory ...), or name the directory of one that runs.',
   },
   VMSEAL_KMIP_CONNECTION: {
     summary: 'The KMS cannot be reached or the connection was lost.',
@@ -438,6 +449,13 @@ export const errorCodes = {
       'Who answers at the address of a host cannot prove to be that host, or does not accept this vCenter.',
     fault: 'peer',
     action: 'Find out who answers there. A host that joined another vCenter has to leave it and join again.',
+    vsphere: 'SSLVerifyFault',
+  },
+  VMSEAL_HOST_CERTIFICATE_EXPIRED: {
+    summary: 'The certificate of the host has expired: it was away when it should have been renewed.',
+    fault: 'peer',
+    action:
+      'See that the clocks of both machines are right, then renew it by name: vmseal host renew-certificate.',
     vsphere: 'SSLVerifyFault',
   },
   VMSEAL_HOST_BUSY: {

@@ -55,6 +55,13 @@ export type { InventoryObject } from './vcenter/authorization/inventory-objects.
 export type { Privilege } from './vcenter/authorization/privileges.js'
 export type { Alarm, AlarmEvent, AlarmName, Alarms } from './vcenter/alarms.js'
 export type { Cluster, Clusters } from './vcenter/clusters.js'
+export type {
+  ClusterCryptoMode,
+  ClusterCryptoModeInfo,
+  CryptoModeChange,
+  CryptoModePolicy,
+  HostCryptoOutcome,
+} from './vcenter/cluster-crypto-mode.js'
 export type { ComplianceStatus, PartCompliance, VmCompliance } from './vcenter/compliance.js'
 export type { DesiredState, PlannedChange } from './vcenter/desired-state.js'
 export type { AttachDiskSpec } from './vcenter/disk-attachment.js'
@@ -91,6 +98,7 @@ export type {
   CreateVirtualMachineSpec,
   ImportVirtualMachineSpec,
   RegisterVirtualMachineSpec,
+  RestoreVirtualMachineSpec,
   VirtualMachines,
 } from './vcenter/virtual-machines.js'
 export type { VirtualMachineQuery, VirtualMachineSummary } from './vcenter/vm-search.js'
@@ -101,6 +109,9 @@ export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider
 export type { CloneOptions } from './vcenter/vm-cloning.js'
 export type { LiveMigrateOptions } from './vcenter/vm-live-migration.js'
 export type { MigrateOptions } from './vcenter/vm-migration.js'
+export type { RelocateOptions } from './vcenter/vm-relocation.js'
+export type { ExportOptions, ExportedVirtualMachine } from './vcenter/vm-export.js'
+export type { RestorePlan } from './vcenter/vm-restoration.js'
 export type { RecryptOptions } from './vcenter/vm-recrypt.js'
 export type { CreateSnapshotOptions, RemoveSnapshotOptions } from './vcenter/vm-snapshots.js'
 export type { HostOption } from './vcenter/vm-tasks.js'

@@ -6,8 +6,12 @@ import { connect } from 'node:tls'
 import { once } from 'node:events'
 import test, { type ExecutionContext } from 'ava'
 import { HostAgent, type HostAgentOptions } from '../../src/agent/host-agent.js'
+import { VmsealError } from '../../src/errors.js'
 import { native } from '../../src/native/load.js'
+import { renewHostCertificate } from '../../src/rpc/certificate-client.js'
+import { HostServer } from '../../src/rpc/host-server.js'
 import { HttpsHost } from '../../src/rpc/https-host.js'
+import { HttpsListener } from '../../src/rpc/https-listener.js'
 import { joinHost } from '../../src/rpc/join-client.js'
 import type { JoinOffer } from '../../src/rpc/join-server.js'
 import type { JoinGrant } from '../../src/rpc/join-token.js'
@@ -46,8 +50,8 @@ async function makeVcenter(t: ExecutionContext) {
   const caCertificate = native.createAuthority('CA', caKey)
   const certificate = native.issueClientCertificate(caCertificate, caKey, 'vcenter', privateKeyFile)
   const vcenterKeyHash = native.describeCertificate(certificate).keyHash
-  const sign = (names: string[], request: string) =>
-    native.signServerRequest(caCertificate, caKey, request, names)
+  const sign = (names: string[], request: string, notAfter?: number) =>
+    native.signServerRequest(caCertificate, caKey, request, names, notAfter)
   return {
     credentials: { caCertificate, certificate, privateKeyFile },
     sign,
@@ -75,7 +79,13 @@ async function joinAgent(t: ExecutionContext, agent: HostAgent) {
     t.teardown(() => host.close())
     return host.api
   }
-  return { hostId, token, connectTo }
+  const peer = {
+    address: agent.address,
+    hostId,
+    keyHashes: new Set([keyHash]),
+    credentials: vcenter.credentials,
+  }
+  return { hostId, token, connectTo, vcenter, peer }
 }
 
 test('a host joins, is reached by its vCenter, and belongs to it after every start', async (t) => {
@@ -205,4 +215,143 @@ test('one agent for one directory, one port for one agent, and no agent from a d
     await t.throwsAsync(place.start(), { code: 'VMSEAL_STORE_INVALID' }, text.slice(0, 30))
   }
   await t.throwsAsync(place.start({ directory: '' }), { code: 'VMSEAL_INVALID_ARGUMENT' })
+})
+
+const keysIn = async (directory: string) =>
+  (await readdir(directory)).filter((name) => name.startsWith('host-')).toSorted()
+
+test('a certificate is renewed for another key, without a break, and lasts over a start', async (t) => {
+  const place = await makePlace(t)
+  const agent = await place.start()
+  const { hostId, connectTo, vcenter, peer } = await joinAgent(t, agent)
+  const before = await keysIn(place.directory)
+  const link = connectTo(agent.address)
+  const { bootId } = await link.identify()
+  const renewed = once(agent, 'certificateRenewed')
+  let keyHash = ''
+  const ends = Math.floor(Date.now() / 1000) + 3600
+  await renewHostCertificate(peer, async (request, shown) => {
+    t.true(peer.keyHashes.has(shown))
+    const certificate = vcenter.sign([hostCertificateName(hostId)], request, ends)
+    keyHash = native.describeCertificate(certificate).keyHash
+    return certificate
+  })
+  t.deepEqual(await renewed, [new Date(ends * 1000)])
+  t.deepEqual(agent.certificateExpires, new Date(ends * 1000))
+  t.is((await link.identify()).bootId, bootId, 'a connection that is open goes on')
+  const after = await keysIn(place.directory)
+  t.is(after.length, 1)
+  t.notDeepEqual(after, before, 'the old key is gone')
+  // A new connection has to accept the new key; who knows the old one only is not fooled.
+  await t.throwsAsync(connectTo(agent.address).identify(), { code: 'VMSEAL_HOST_NOT_TRUSTED' })
+  await agent.stop()
+  const again = await place.start()
+  const next = new HttpsHost({ address: again.address, hostId, keyHash, credentials: vcenter.credentials })
+  t.teardown(() => next.close())
+  t.is((await next.api.identify()).hostId, hostId)
+  t.deepEqual(again.certificateExpires, new Date(ends * 1000))
+})
+
+test('a renewal with a certificate that is not right changes nothing, nor does one that nobody asked for', async (t) => {
+  const place = await makePlace(t)
+  const agent = await place.start()
+  const { hostId, connectTo, vcenter, peer } = await joinAgent(t, agent)
+  const other = await makeVcenter(t)
+  const names = [hostCertificateName(hostId)]
+  const keyFile = path.join(place.directory, '..', 'other.key')
+  const otherRequest = native.createCertificateRequest('x', keyFile)
+  const earlier: string[] = []
+  const wrong: [string, (request: string) => string][] = [
+    ['of another CA', (request) => other.sign(names, request)],
+    ['for another id', (request) => vcenter.sign(['x.host.vmseal'], request)],
+    ['for another key', () => vcenter.sign(names, otherRequest)],
+    ['that has expired', (request) => vcenter.sign(names, request, Math.floor(Date.now() / 1000) - 60)],
+    ['no PEM', () => 'no PEM'],
+    ['for the key of an earlier request', (request) => vcenter.sign(names, earlier.splice(0, 1, request)[0] ?? request)],
+  ] // prettier-ignore
+  await renewHostCertificate(peer, async (request) => {
+    earlier.push(request)
+    throw new VmsealError('VMSEAL_CANCELLED')
+  }).catch(() => {})
+  for (const [why, make] of wrong)
+    await t.throwsAsync(
+      renewHostCertificate(peer, async (request) => make(request)),
+      { code: 'VMSEAL_CERTIFICATE_INVALID' },
+      why,
+    )
+  t.is((await connectTo(agent.address).identify()).hostId, hostId, 'the old one counts')
+  await agent.stop()
+  t.is((await connectTo((await place.start({ listen: peer.address })).address).identify()).hostId, hostId)
+})
+
+test('vCenter asks nothing of who is not the host, and takes an expired certificate only on order', async (t) => {
+  const place = await makePlace(t)
+  const agent = await place.start()
+  const { hostId, vcenter, peer } = await joinAgent(t, agent)
+  const other = await makeVcenter(t)
+  const names = [hostCertificateName(hostId)]
+  const unasked = async (): Promise<string> => {
+    t.fail('it was asked')
+    return ''
+  }
+  const refused = async (change: object, code: string) =>
+    t.throwsAsync(renewHostCertificate({ ...peer, ...change }, unasked), { code })
+  await refused({ keyHashes: new Set(['ab'.repeat(32)]) }, 'VMSEAL_HOST_NOT_TRUSTED')
+  await refused({ hostId: '11111111-1111-4111-8111-111111111111' }, 'VMSEAL_HOST_NOT_TRUSTED')
+  await refused({ address: { host: '127.0.0.1', port: 1 } }, 'VMSEAL_HOST_UNREACHABLE')
+  await refused({ credentials: other.credentials }, 'VMSEAL_HOST_NOT_TRUSTED')
+
+  // The same host with a certificate that is too old.
+  await agent.stop()
+  const old = await expiredIdentity(vcenter, path.join(place.directory, '..'), names)
+  const listener = await HttpsListener.open({ host: '127.0.0.1', port: 0 }, () => {})
+  t.teardown(() => listener.close())
+  const server = new HostServer({
+    host: agent.host,
+    hostId,
+    certificate: { request: async () => 'a request', install: async () => {} },
+  })
+  listener.serve(old, server.answer)
+  const address = { host: '127.0.0.1', port: listener.port }
+  const keyHashes = new Set([native.describeCertificate(old.certificate).keyHash])
+  await refused({ address, keyHashes }, 'VMSEAL_HOST_CERTIFICATE_EXPIRED')
+  await refused({ address, keyHashes: peer.keyHashes, expiredToo: true }, 'VMSEAL_HOST_NOT_TRUSTED')
+  await refused({ address, keyHashes, expiredToo: true, credentials: { ...peer.credentials, caCertificate: other.credentials.caCertificate } }, 'VMSEAL_HOST_NOT_TRUSTED') // prettier-ignore
+  const asked: string[] = []
+  await renewHostCertificate({ ...peer, address, keyHashes, expiredToo: true }, async (request) => {
+    asked.push(request)
+    return 'a certificate'
+  })
+  t.deepEqual(asked, ['a request'])
+  const link = new HttpsHost({
+    address,
+    hostId,
+    keyHash: [...keyHashes][0] ?? '',
+    credentials: peer.credentials,
+  })
+  t.teardown(() => link.close())
+  const told = await t.throwsAsync<VmsealError>(link.api.identify(), {
+    code: 'VMSEAL_HOST_CERTIFICATE_EXPIRED',
+  })
+  t.regex(told?.action ?? '', /host renew-certificate/)
+})
+
+/** A key whose certificate ended a minute ago, and whom it lets in. */
+async function expiredIdentity(
+  vcenter: Awaited<ReturnType<typeof makeVcenter>>,
+  directory: string,
+  names: string[],
+) {
+  const privateKeyFile = path.join(directory, 'expired.key')
+  const request = native.createCertificateRequest('x', privateKeyFile)
+  const certificate = vcenter.sign(names, request, Math.floor(Date.now() / 1000) - 60)
+  const clientKeyHash = native.describeCertificate(vcenter.credentials.certificate).keyHash
+  return { caCertificate: vcenter.credentials.caCertificate, certificate, privateKeyFile, clientKeyHash }
+}
+
+test('a directory that was open to others is closed to them', async (t) => {
+  const place = await makePlace(t)
+  await mkdir(place.directory, { mode: 0o755 })
+  await place.start()
+  t.is((await stat(place.directory)).mode & 0o777, 0o700)
 })

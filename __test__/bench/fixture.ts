@@ -67,6 +67,7 @@ export function exampleReport({ peerRatio = 2.2, cpu = 'Example CPU' } = {}): Re
             operation: 'encrypt',
             gbps: spread(9),
             nsPerCall: spread(455),
+            native: { gbps: spread(10), share: spread(0.9) },
             peers: [{ name: 'node:crypto, KeyObject', figure: spread(1), ours: spread(9) }],
           },
         ],

@@ -1,7 +1,7 @@
 import test from 'ava'
 import { reached, targets } from '../../bench/targets.js'
 import type { Report } from '../../bench/report.js'
-import { exampleReport } from './fixture.js'
+import { exampleReport, spread } from './fixture.js'
 
 test('shares, ratios and delays are judged by the worst case', (t) => {
   const report = exampleReport()
@@ -16,6 +16,19 @@ test('shares, ratios and delays are judged by the worst case', (t) => {
   t.true(reached(find(report, /best peer of the run, 512/)))
   t.true(reached(find(report, /best peer of the run, 4096/)))
   t.true(reached(find(report, /p99/)))
+})
+
+test('what JavaScript has of the native rate is judged by the worst case of a mebibyte a call', (t) => {
+  const report = exampleReport()
+  const { xts } = report.javascript[0]!
+  t.is(reached(find(report, /own native rate/)), undefined)
+  const figures = (share: number) => ({ gbps: spread(15), share: spread(share) })
+  for (const share of [0.97, 0.88, 0.95])
+    xts.push({ ...xts[0]!, callBytes: 2 ** 20, native: figures(share), peers: [] })
+  t.is(find(report, /own native rate/).measured, 0.88)
+  t.false(reached(find(report, /own native rate/)))
+  xts.push({ ...xts[0]!, callBytes: 2 ** 26, native: figures(0.5), peers: [] })
+  t.is(find(report, /own native rate/).measured, 0.88)
 })
 
 test('a slower delay is not a better one', (t) => {

@@ -1,50 +1,11 @@
 /** `vmseal vcenter` and the verbs as processes: start, orders from other terminals, Ctrl-C, a kill, and an end. */
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import path from 'node:path'
-import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
-import { fileURLToPath } from 'node:url'
-import test, { type ExecutionContext } from 'ava'
+import test from 'ava'
 import { temporaryDirectory } from '../kms/running-kms.js'
 import { answer, refused, startServing, vmseal } from './command.js'
-
-const program = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
-
-interface Running {
-  readonly pid: number
-  /** The next line of its output that `wanted` takes. */
-  line(wanted: (line: Record<string, unknown>) => boolean): Promise<Record<string, unknown>>
-  /** Its exit status. */
-  readonly ended: Promise<number | null>
-  kill(signal: NodeJS.Signals): void
-}
-
-function run(t: ExecutionContext, ...argv: readonly string[]): Running {
-  const child = spawn(process.execPath, [program, '--json', ...argv], { stdio: ['ignore', 'pipe', 'pipe'] })
-  const ended = once(child, 'close').then(([status]) => status as number | null)
-  t.teardown(async () => {
-    child.kill('SIGKILL')
-    await ended
-  })
-  let errors = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text))
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  return {
-    pid: child.pid ?? 0,
-    ended,
-    kill: (signal) => void child.kill(signal),
-    line: async (wanted) => {
-      for (;;) {
-        const { value, done } = await lines.next()
-        if (done === true) throw new Error(`${argv.join(' ')} ended without the line: ${errors}`)
-        const line = JSON.parse(value) as Record<string, unknown>
-        if (wanted(line)) return line
-      }
-    },
-  }
-}
+import { run } from './running.js'
 
 test('a vCenter runs, takes orders from other processes, and what they ask for is done, told, cancelled', async (t) => {
   const parent = temporaryDirectory(t)

@@ -244,7 +244,7 @@ test.serial(
         if (step.includes('scsi0:0') && doneBytes > 2 ** 20) task.cancel()
       }),
     )
-    const { status } = await user.call('vm', 'encrypt', 'db01', '--in-place')
+    const { status } = await user.call('vm', 'encrypt', 'db01', '--in-place', '--max-rate', '16M')
     t.is(status, 5, 'cancelled')
     t.regex(
       await text('vm', 'show', 'db01'),

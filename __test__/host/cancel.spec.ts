@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import test from 'ava'
-import type { Work, WorkProgress } from '../../src/rpc/host-api.js'
+import type { ConversionPace, Work, WorkProgress } from '../../src/rpc/host-api.js'
 import {
   encryptWith,
   folderOf,
@@ -16,7 +16,10 @@ import {
   sha256Of,
 } from './fixture.js'
 
-const bytes = 64 * 1024 * 1024
+const mebibyte = 1024 * 1024
+const bytes = 64 * mebibyte
+/** A conversion at this pace is not over before it is cancelled. */
+const slow: ConversionPace = { maxBytesPerSecond: mebibyte }
 
 function fallOver(): never {
   throw new Error('the observer fell over')
@@ -29,13 +32,15 @@ test('a cancelled conversion leaves every file as it was, whenever the cancel co
   const vm = await makeVm(lab, { bytes })
   const before = await folderOf(lab)
   const disks = vm.config.disks.map(({ diskId }) => ({ diskId, crypto: encryptWith(kek) }))
-  const convert = (work: Work) =>
-    lab.host.reconfigureVirtualMachine(vm.reference, { home: encryptWith(kek), disks }, work)
+  const convert = (work: Work, pace?: ConversionPace) =>
+    lab.host.reconfigureVirtualMachine(vm.reference, { home: encryptWith(kek), disks, ...pace }, work)
   await t.throwsAsync(convert({ signal: AbortSignal.abort() }), { code: 'VMSEAL_CANCELLED' })
   t.deepEqual(await folderOf(lab), before)
   for (const milliseconds of [1, 8, 30]) {
     const controller = new AbortController()
-    const conversion = t.throwsAsync(convert({ signal: controller.signal }), { code: 'VMSEAL_CANCELLED' })
+    const conversion = t.throwsAsync(convert({ signal: controller.signal }, slow), {
+      code: 'VMSEAL_CANCELLED',
+    })
     await delay(milliseconds)
     controller.abort()
     await conversion
@@ -53,7 +58,7 @@ test('a host that stops or restarts cancels what runs', async (t) => {
   const before = await folderOf(lab)
   const disks = vm.config.disks.map(({ diskId }) => ({ diskId, crypto: encryptWith(kek) }))
   const conversion = t.throwsAsync(
-    lab.host.reconfigureVirtualMachine(vm.reference, { home: encryptWith(kek), disks }),
+    lab.host.reconfigureVirtualMachine(vm.reference, { home: encryptWith(kek), disks, ...slow }),
     { code: 'VMSEAL_CANCELLED' },
   )
   await delay(5)
@@ -72,22 +77,24 @@ test('a cancelled creation leaves no folder', async (t) => {
   const kek = makeKek()
   await install(lab.host, kek)
   const source = await makeImage(lab, 'a.raw', bytes)
+  const second = await makeImage(lab, 'b.raw', mebibyte)
   const before = await sha256Of(source)
-  for (const milliseconds of [0, 5, 20]) {
+  // The first step is reported at its end at the latest, when the second one has not begun.
+  for (const when of ['at once', 'at the first report']) {
     const controller = new AbortController()
     const spec = {
       vmId: randomUUID(),
       name: 'db01',
       datastore: 'ds1',
       homeKey: idOf(kek),
-      disks: [{ diskId: randomUUID(), source, key: idOf(kek) }],
+      disks: [source, second].map((image) => ({ diskId: randomUUID(), source: image, key: idOf(kek) })),
     }
-    const creation = t.throwsAsync(lab.host.createVirtualMachine(spec, { signal: controller.signal }), {
-      code: 'VMSEAL_CANCELLED',
+    const creation = lab.host.createVirtualMachine(spec, {
+      signal: controller.signal,
+      onProgress: () => controller.abort(),
     })
-    await delay(milliseconds)
-    controller.abort()
-    await creation
+    if (when === 'at once') controller.abort()
+    await t.throwsAsync(creation, { code: 'VMSEAL_CANCELLED' })
     t.deepEqual(await readdir(lab.datastore), [])
   }
   t.is(await sha256Of(source), before)

@@ -115,7 +115,7 @@ async function stopInTheMiddle(
 ): Promise<VmConfig> {
   const controller = new AbortController()
   const error = await t.throwsAsync(
-    lab.host.reconfigureVirtualMachine(vm.reference, wholeVm(vm.config, crypto), {
+    lab.host.reconfigureVirtualMachine(vm.reference, slowly(wholeVm(vm.config, crypto)), {
       signal: controller.signal,
       onProgress: ({ step, doneBytes }) => {
         if (step.includes('scsi0:0') && doneBytes > mebibyte) controller.abort()
@@ -128,6 +128,11 @@ async function stopInTheMiddle(
 }
 
 const bytes = 96 * mebibyte
+
+/** So slow that the first look finds the first steps done and the others not. */
+function slowly(spec: ReconfigureSpec): ReconfigureSpec {
+  return { ...spec, maxBytesPerSecond: 16 * mebibyte }
+}
 
 test('B8: a cancelled conversion stays resumable: the VM says what it is, and nothing else is done with it', async (t) => {
   for (const mode of ['encrypt', 'recrypt', 'decrypt'] as const) {
@@ -175,9 +180,13 @@ test('B8: a cancelled conversion stays resumable: the VM says what it is, and no
 
     await install(host, kek, next, other)
     const steps: number[] = []
-    const resumed = await host.resumeConversion(reference, {
-      onProgress: ({ doneBytes }) => void steps.push(doneBytes),
-    })
+    const resumed = await host.resumeConversion(
+      reference,
+      {},
+      {
+        onProgress: ({ doneBytes }) => void steps.push(doneBytes),
+      },
+    )
     t.is(resumed.disks[0]?.conversion, undefined)
     t.is(steps.at(-1), bytes)
     t.deepEqual(resumed.disks[0]?.key, { encrypt: idOf(kek), recrypt: idOf(next), decrypt: undefined }[mode])
@@ -276,6 +285,7 @@ test('what cannot be done in place is refused before anything happens', async (t
   const deep = { diskId, crypto: recryptTo(kek) }
   const refusals: [string, object][] = [
     ['VMSEAL_INVALID_ARGUMENT', { conversion: 'sideways' }],
+    ['VMSEAL_INVALID_ARGUMENT', { disks: [deep], maxBytesPerSecond: 0 }],
     ['VMSEAL_INVALID_ARGUMENT', { disks: [deep], discardSource: 'unlink' }],
     ['VMSEAL_INVALID_ARGUMENT', { disks: [deep], discardSource: 'burn' }],
     ['VMSEAL_INVALID_ARGUMENT', { disks: [{ ...deep, sectorSize: 4096 }] }],

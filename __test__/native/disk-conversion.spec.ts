@@ -41,9 +41,10 @@ function encrypt(disk: Disk): Promise<string> {
   return native.encryptDiskInPlace(disk.path, disk.kek, specOf(disk)).done()
 }
 
-/** A job that was cancelled before its first zone. */
+/** A job that was cancelled before its second zone. */
 async function stopped(t: ExecutionContext, disk: Disk, begin: () => NativeTask): Promise<void> {
   const task = begin()
+  task.limit(1)
   while (task.totalBytes === 0) await setImmediate()
   task.cancel()
   await t.throwsAsync(task.done(), { code: 'VMSEAL_CANCELLED' })

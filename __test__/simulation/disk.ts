@@ -59,9 +59,14 @@ export function failing<T>(party: Party, name: string, work: () => T): T {
   const code = diskFaults(party.simulation).next(party, changing.has(name))
   if (code === undefined) return work()
   // A disk that says no may have done it nevertheless.
-  if (changing.has(name) && name !== 'open' && party.simulation.random.chance(0.3)) work()
+  const does = changing.has(name) && name !== 'open' && party.simulation.random.chance(0.3)
+  const done = does ? work() : undefined
   party.simulation.note(party.name, `${name} ${code}`)
-  throw Object.assign(new Error(`${code}: simulated, ${name}`), { code, syscall: name, errno: -5 })
+  const fail = (): never => {
+    throw Object.assign(new Error(`${code}: simulated, ${name}`), { code, syscall: name, errno: -5 })
+  }
+  // Nothing else happens meanwhile, and nobody is told what else went wrong with it.
+  return done instanceof Promise ? (done.then(fail, fail) as T) : fail()
 }
 
 class SimulatedFile {

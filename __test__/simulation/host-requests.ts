@@ -37,7 +37,7 @@ export function reached(host: Host, simulation: Simulation): Host {
     get: (target, name) => {
       if (name === 'installKey')
         return (key: SealedKey) =>
-          simulation.random.chance(0.3) ? Promise.resolve() : target.installKey(key)
+          simulation.random.chance(0.6) ? Promise.resolve() : target.installKey(key)
       const value: unknown = Reflect.get(target, name)
       return typeof value === 'function' ? (value.bind(target) as unknown) : value
     },

@@ -27,6 +27,9 @@ class SimulatedTask {
     this.#cancelled = true
   }
 
+  /** How long work takes is the simulation's. */
+  limit(): void {}
+
   done(): Promise<string> {
     return work(this.#party, this.#name, () => {
       if (this.#cancelled) throw new VmsealError('VMSEAL_CANCELLED')
@@ -59,6 +62,7 @@ function asNative(error: unknown): unknown {
 
 /** Functions of the addon that give a `NativeTask`, and those that give a promise. None that a party may call is missing. */
 export const simulatedTasks = [
+  'copyFile',
   'createChildDisk',
   'createPlainDisk',
   'createSealedDisk',
@@ -74,8 +78,10 @@ export const simulatedTasks = [
   'recryptDisk',
   'recryptDiskInPlace',
   'recryptFile',
+  'resealCopy',
   'resumeConversion',
   'resumeCopy',
+  'sumFile',
   'verifyCopy',
 ] as const
 export const simulatedPromises = [

@@ -121,7 +121,7 @@ export class Simulation {
   /** A line of the trace. Ids count by their first appearance: the template of a run has other ones in each process. */
   note(party: string, text: string): void {
     const line = `${this.now.toFixed(3)} ${party} ${text.replace(uuid, (id) => this.#nameOf(id))}`
-    this.#trace.update(line).update('\n')
+    this.#trace.update(`${line}\n`)
     this.lines?.push(line)
   }
 

@@ -13,7 +13,7 @@ const policyId = '4d5f673c-536f-11e6-beb8-9e71128cae77'
 function fill(database: SqliteDatabase): void {
   database.run(`INSERT INTO key_provider VALUES ('kms-1', '[]', '', '', 'key.pem', '2026-01-01T00:00:00Z')`)
   database.run(`INSERT INTO key_provider_default VALUES ('', 'kms-1')`)
-  database.run(`INSERT INTO cluster VALUES ('c1', 'prod', '2026-01-01T00:00:00Z')`)
+  database.run(`INSERT INTO cluster (id, name, created_at) VALUES ('c1', 'prod', '2026-01-01T00:00:00Z')`)
   database.run(
     `INSERT INTO host (id, name, cluster_id, boot_id, datastores, added_at)
      VALUES ('h1', 'esx-1', 'c1', 'b1', '["ds1"]', '2026-01-01T00:00:00Z')`,
@@ -44,6 +44,11 @@ for (let version = 1; version <= vcenterMigrations.length; version += 1)
     for (const turn of ['migrated', 'opened again']) {
       const store = openSqliteStore(file)
       t.is(await store.keyProviders.getDefault(), 'kms-1', turn)
+      t.like((await store.clusters.list())[0], {
+        name: 'prod',
+        cryptoMode: 'onDemand',
+        cryptoProviderId: null,
+      })
       t.like((await store.hosts.list())[0], { id: 'h1', datastores: ['ds1'], cryptoKey: null })
       const vm = await store.virtualMachines.findByName('db01')
       t.like(vm, {

@@ -299,3 +299,79 @@ test('keys of an interrupted recrypt count as used, and generations outlive the 
   t.deepEqual(Object.fromEntries(retired), { home: 7, [record.disks[0]!.diskId]: 3 })
   await store.close()
 })
+
+async function openJournal(t: Parameters<typeof folder>[0]): Promise<SqliteDatabase> {
+  const file = path.join(await folder(t), 'journal.db')
+  return SqliteDatabase.open(file, ['CREATE TABLE line (text TEXT PRIMARY KEY) STRICT'])
+}
+
+const write = (database: SqliteDatabase, text: string) => (): string => {
+  database.run('INSERT INTO line VALUES (@text)', { text })
+  return text
+}
+const lines = (database: SqliteDatabase): string[] =>
+  database.all<{ text: string }>('SELECT text FROM line ORDER BY rowid').map(({ text }) => text)
+
+test('what is asked for in one turn is committed together, in the order of asking', async (t) => {
+  const database = await openJournal(t)
+  t.teardown(() => database.close())
+  const texts = Array.from({ length: 64 }, (_, index) => `line ${index}`)
+  const written = texts.map((text) => database.inGroup(write(database, text)))
+  t.deepEqual(lines(database), [], 'nothing is told before it is done')
+  t.deepEqual(await Promise.all(written), texts)
+  t.deepEqual(lines(database), texts)
+})
+
+test('one of a group that fails leaves nothing of itself and takes nothing of the others', async (t) => {
+  const database = await openJournal(t)
+  t.teardown(() => database.close())
+  const refused = new Error('refused')
+  const outcomes = await Promise.allSettled([
+    database.inGroup(write(database, 'first')),
+    database.inGroup(write(database, 'first')),
+    database.inGroup(() => {
+      write(database, 'half')()
+      throw refused
+    }),
+    database.inGroup(write(database, 'last')),
+  ])
+  t.deepEqual(
+    outcomes.map((outcome) => (outcome.status === 'rejected' ? (outcome.reason as { code?: string }).code : outcome.value)), // prettier-ignore
+    ['first', 'VMSEAL_ALREADY_EXISTS', undefined, 'last'],
+  )
+  t.is((outcomes[2] as PromiseRejectedResult).reason, refused)
+  t.deepEqual(lines(database), ['first', 'last'])
+  await t.throwsAsync(database.inGroup(write(database, 'last')), { code: 'VMSEAL_ALREADY_EXISTS' })
+  t.deepEqual(lines(database), ['first', 'last'])
+})
+
+test('a group that cannot be committed fails as a whole, and the next one does not', async (t) => {
+  const database = await openJournal(t)
+  t.teardown(() => database.close())
+  const { transaction } = SqliteDatabase.prototype
+  const full = new Error('the disk is full')
+  database.transaction = () => {
+    throw full
+  }
+  const outcomes = await Promise.allSettled([
+    database.inGroup(write(database, 'a')),
+    database.inGroup(write(database, 'b')),
+  ])
+  t.deepEqual(outcomes.map((outcome) => (outcome as PromiseRejectedResult).reason as unknown), [full, full]) // prettier-ignore
+  database.transaction = transaction
+  await database.inGroup(write(database, 'c'))
+  t.deepEqual(lines(database), ['c'])
+})
+
+test('what waits for its group when a database is closed is written; what comes later is refused', async (t) => {
+  const file = path.join(await folder(t), 'journal.db')
+  const schema = ['CREATE TABLE line (text TEXT PRIMARY KEY) STRICT']
+  const database = SqliteDatabase.open(file, schema)
+  const written = database.inGroup(write(database, 'last words'))
+  database.close()
+  t.is(await written, 'last words')
+  await t.throwsAsync(database.inGroup(write(database, 'too late')), { code: 'VMSEAL_INVALID_STATE' })
+  const again = SqliteDatabase.open(file, schema)
+  t.teardown(() => again.close())
+  t.deepEqual(lines(again), ['last words'])
+})

@@ -5,7 +5,9 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { Kms, VCenter, isVmsealError, type AlarmEvent, type VCenterEvent } from '../../src/index.js'
 import { openSqliteStore } from '../../src/store/sqlite-store.js'
 import { alarmChanges } from '../../src/vcenter/alarm-rules.js'
+import { Alarms } from '../../src/vcenter/alarms.js'
 import { allPrivileges } from '../../src/vcenter/authorization/privileges.js'
+import { EventLog } from '../../src/vcenter/events.js'
 import { userWith } from './authorization/users.js'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite, type Site } from './site.js'
@@ -167,4 +169,62 @@ test('I6: events that a vCenter which ended did not come to are considered by th
     )
     await vcenter.close()
   }
+})
+
+test('I6: what many events of one moment open and clear is as if they had come one by one, and is read once', async (t) => {
+  const store = openSqliteStore(':memory:')
+  t.teardown(() => store.close())
+  let reads = 0
+  const table = { ...store.alarms, list: () => ((reads += 1), store.alarms.list()) }
+  const now = () => new Date('2026-01-01T00:00:00.000Z')
+  const events: EventLog = new EventLog(store.events, now, () => {}, (event) => alarms.consider(event)) // prettier-ignore
+  const alarms = new Alarms(table, events, now)
+  const names = Array.from({ length: 64 }, (_, index) => `vm-${index}`)
+  const byName = (a: string, b: string): number => (a < b ? -1 : 1)
+  const vmKeys = (vm: string) => ({ vm, host: 'esx-1', keys: [] })
+  const lock = (vm: string) =>
+    events.append('com.vmware.vc.vm.Crypto.VMLocked.KeyMissingOnHost', { ...vmKeys(vm), reasons: [] })
+  await Promise.all([
+    ...names.map(lock),
+    // Of the first one all at the same moment: it ends locked.
+    events.append('com.vmware.vc.vm.Crypto.VMUnlocked', vmKeys('vm-0')),
+    lock('vm-0'),
+    lock('vm-1'),
+  ])
+  t.is(reads, 1)
+  const open = await store.alarms.list()
+  t.deepEqual(open.map(({ entity }) => entity.name).toSorted(byName), names.toSorted(byName))
+  t.is(open.find(({ entity }) => entity.name === 'vm-1')?.sequence, 67)
+  const changes = (await events.list()).flatMap((event) =>
+    event.id === 'vim.event.AlarmStatusChangedEvent' ? [event.details] : [],
+  )
+  t.is(changes.length, 66, 'the second lock of vm-1 changes no status')
+  t.deepEqual(
+    changes.filter(({ entity }) => entity.name === 'vm-0').map(({ from, to }) => `${from} ${to}`),
+    ['green red', 'red green', 'green red'],
+  )
+  t.is(await store.alarms.getPosition(), 67)
+  t.true((await events.verify()).ok)
+})
+
+test('I6: alarms that cannot be written down fail whoever tells of them, and the next ones do not', async (t) => {
+  const store = openSqliteStore(':memory:')
+  t.teardown(() => store.close())
+  const full = new Error('the disk is full')
+  let broken = true
+  const open: typeof store.alarms.open = (alarm) => (broken ? Promise.reject(full) : store.alarms.open(alarm))
+  const now = () => new Date()
+  const events: EventLog = new EventLog(store.events, now, () => {}, (event) => alarms.consider(event)) // prettier-ignore
+  const alarms = new Alarms({ ...store.alarms, open }, events, now)
+  const lose = (host: string) =>
+    events.append('vim.event.HostConnectionLostEvent', {
+      host,
+      error: 'VMSEAL_HOST_UNREACHABLE',
+      message: '',
+    })
+  const outcomes = await Promise.allSettled([lose('a'), lose('b')])
+  t.deepEqual(outcomes.map((outcome) => (outcome as PromiseRejectedResult).reason as unknown), [full, full]) // prettier-ignore
+  broken = false
+  await lose('c')
+  t.deepEqual((await alarms.list()).map(({ entity }) => entity.name), ['c']) // prettier-ignore
 })

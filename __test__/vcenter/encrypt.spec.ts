@@ -207,7 +207,10 @@ test('progress is told in bytes to the end, and a cancelled task leaves the VM a
   }) // prettier-ignore
   const before = await fingerprints(site.datastore)
   const controller = new AbortController()
-  const cancelled = vm.applyPolicy({ home: encryption, disks: encryption }, { signal: controller.signal })
+  const cancelled = vm.applyPolicy(
+    { home: encryption, disks: encryption },
+    { signal: controller.signal, maxBytesPerSecond: 1 },
+  )
   cancelled.on('step', ({ action }) => {
     if (action === 'work started') setImmediate(() => controller.abort())
   })

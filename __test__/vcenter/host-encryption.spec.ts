@@ -1,6 +1,7 @@
 /** Rows F2 to F6 of the feature table: host encryption mode as tasks and administrators switch it. */
 import test, { type ExecutionContext } from 'ava'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { Host, VmsealError } from '../../src/index.js'
 import { openSqliteStore } from '../../src/store/sqlite-store.js'
@@ -219,8 +220,23 @@ test('F4: by hand with a key of the KMS, changed for another one, which opens th
   const newKey = await provider.fetchKey(cryptoKeyId?.keyId ?? '')
   const oldKey = await provider.fetchKey(own.keyId)
   const opened = path.join(site.directory, 'opened')
-  await t.throwsAsync(extractHostDump(dump, oldKey, opened), { code: 'VMSEAL_ENVELOPE_AUTHENTICATION' })
-  await extractHostDump(dump, newKey, opened)
+  const otherKey = await t.throwsAsync<VmsealError>(
+    extractHostDump(dump, { id: own, handle: oldKey }, opened),
+    {
+      code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED',
+      message: new RegExp(`opens with host key ${cryptoKeyId?.keyId} .*, not with ${own.keyId}`),
+    },
+  )
+  t.deepEqual(otherKey?.details.requiredKeys, [cryptoKeyId])
+  // A key that is not what its id says.
+  const posing = { id: cryptoKeyId ?? own, handle: oldKey }
+  await t.throwsAsync(extractHostDump(dump, posing, opened), { code: 'VMSEAL_ENVELOPE_AUTHENTICATION' })
+  t.false(existsSync(opened))
+  t.deepEqual(
+    await extractHostDump(dump, { id: cryptoKeyId ?? own, handle: newKey }, opened),
+    await describeHostDump(dump),
+  )
+  t.is((await stat(opened)).mode & 0o777, 0o600)
   t.deepEqual(await readFile(opened), await readFile(core))
   newKey.dispose()
   oldKey.dispose()

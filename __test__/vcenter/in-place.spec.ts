@@ -8,6 +8,8 @@ import { encryption, marker, openSite, plain, type Site } from './site.js'
 
 const everything = { home: encryption, disks: encryption }
 const inPlace = { conversion: 'inPlace' } as const
+/** So slow that the first look finds the first steps done and the others not. */
+const slowly = { conversion: 'inPlace', maxBytesPerSecond: 16 * 2 ** 20 } as const
 
 async function plainVm(site: Site, megabytes: number, policy = plain) {
   const image = await site.image('a', megabytes)
@@ -63,7 +65,7 @@ test('B8, D2: a VM is encrypted, deeply recrypted and decrypted where it lies', 
 test('B8: cancelled in the middle, the VM says what it is and stays off; the task done again ends it with the same key', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const { vm, image } = await plainVm(site, 96)
-  await stopped(t, vm.applyPolicy(everything, inPlace))
+  await stopped(t, vm.applyPolicy(everything, slowly))
   t.is(site.seen('Create'), 1)
   const half = await vm.info()
   t.like(half.disks[0]?.conversion, { mode: 'encrypt', totalBytes: 96 * 2 ** 20 })
@@ -90,7 +92,7 @@ test('D2: a deep recrypt in place goes on after the host lost both keys and the 
   const site = await openSite(t, { hosts: ['esx-1'] })
   const { vm, image } = await plainVm(site, 96, encryption)
   const before = await vm.info()
-  await stopped(t, vm.recrypt({ depth: 'deep', ...inPlace }))
+  await stopped(t, vm.recrypt({ depth: 'deep', ...slowly }))
   const half = await vm.info()
   t.is(half.disks[0]?.conversion?.mode, 'recrypt')
   const { port } = site.kms.endpoint
@@ -117,7 +119,7 @@ test('D2: a deep recrypt in place that was stopped is ended by the same task, wi
   const { vm, image } = await plainVm(site, 96, encryption)
   await vm.addDisk({ capacityBytes: 2 ** 20 }).done
   site.seen('Create')
-  await stopped(t, vm.recrypt({ depth: 'deep', ...inPlace }))
+  await stopped(t, vm.recrypt({ depth: 'deep', ...slowly }))
   const half = await vm.info()
   t.not(half.disks[1]?.key?.keyId, half.homeKey?.keyId, 'the second disk was not reached')
   const info = await vm.recrypt({ depth: 'deep', ...inPlace }).done
@@ -131,7 +133,7 @@ test('D2: a deep recrypt in place that was stopped is ended by the same task, wi
 test('a VM in conversion is unregistered and registered from its files, which say where it stands', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const { vm, image } = await plainVm(site, 96, encryption)
-  await stopped(t, vm.applyPolicy({ home: plain, disks: plain }, inPlace))
+  await stopped(t, vm.applyPolicy({ home: plain, disks: plain }, slowly))
   await vm.unregister()
   const again = await site.vcenter.virtualMachines.register({
     cluster: site.cluster, datastore: 'ds1', vmx: 'db01/db01.vmx',
@@ -180,7 +182,12 @@ test('ways of conversion that do not exist, or do not fit, are refused before a 
   const burn = { discardSource: 'burn' } as unknown as { discardSource: 'unlink' }
   for (const options of [sideways, burn, { ...inPlace, discardSource: 'unlink' as const }])
     await t.throwsAsync(vm.applyPolicy(everything, options).done, argument)
+  for (const maxBytesPerSecond of [0, -1, 1.5, Number.NaN, Infinity, '1' as unknown as number]) {
+    await t.throwsAsync(vm.applyPolicy(everything, { maxBytesPerSecond }).done, argument)
+    await t.throwsAsync(vm.resumeConversion({ maxBytesPerSecond }).done, argument)
+  }
   await t.throwsAsync(vm.recrypt({ depth: 'shallow', ...inPlace }).done, argument)
+  await t.throwsAsync(vm.recrypt({ depth: 'shallow', maxBytesPerSecond: 1 }).done, argument)
   await t.throwsAsync(vm.recrypt({ depth: 'deep', sectorSize: 4096, ...inPlace }).done, argument)
   t.is(site.seen('Create'), 0)
 })

@@ -44,6 +44,30 @@ test('A9: a host that restarts gets the same key by its id, without a new one', 
   t.is(site.seen('Get'), 0)
 })
 
+test('A9: the VMs of a host that restarts are unlocked before it gets the keys of all others', async (t) => {
+  const site = await openSite(t)
+  const { vcenter, cluster } = site
+  const make = (name: string, host: string) =>
+    vcenter.virtualMachines.create({ name, cluster, host, datastore: 'ds1', policy: encryption, disks: [] })
+  // Names and ids say nothing of whose turn it is: the others are many.
+  for (let n = 0; n < 12; n += 1) await make(`other-${n}`, 'esx-2')
+  const own = [await make('own-1', 'esx-1'), await make('own-2', 'esx-1')]
+  const ownKeys = await Promise.all(own.map(async (vm) => (await vm.info()).homeKey?.keyId ?? ''))
+
+  await site.hosts[0]?.restart()
+  site.events.length = 0
+  const sync = await vcenter.hosts.reconnect('esx-1')
+  t.is(sync.pushed.length, 14)
+  t.deepEqual(sync.unlocked.toSorted((a, b) => (a < b ? -1 : 1)), ['own-1', 'own-2']) // prettier-ignore
+  const order = site.events.flatMap(({ id, details }) => {
+    if (id === 'com.vmware.vc.vm.Crypto.VMUnlocked') return ['unlocked']
+    if (id !== 'vmseal.host.crypto.KeyPushed') return []
+    return [ownKeys.includes(details.keyId) ? 'own key' : 'other key']
+  })
+  const others = Array.from({ length: 12 }, () => 'other key')
+  t.deepEqual(order, ['own key', 'own key', 'unlocked', 'unlocked', ...others])
+})
+
 test('A9: a key that the KMS lost or deactivated keeps the VM locked, and unlock says why', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
   const { vcenter, cluster } = site

@@ -179,3 +179,28 @@ test('J6: a plain VM moves without a crypto privilege, key or crypto event', asy
   t.is((await site.vcenter.hosts.get('esx-2')).cryptoState, 'incapable')
   await runsOn(t, vm, 'esx-2', sha256)
 })
+
+test('J6: a migration that is cancelled, before it begins or once the host has the key, leaves the VM where it is', async (t) => {
+  const site = await openSite(t)
+  const { vm, sha256 } = await make(site)
+  const key = await homeKey(vm)
+  await site.hosts[1]?.removeKey(key)
+  const before = await fingerprints(site.datastore)
+  const cancelled = { code: 'VMSEAL_CANCELLED' }
+  await t.throwsAsync(vm.migrate({ host: 'esx-2', signal: AbortSignal.abort() }).done, cancelled)
+  t.deepEqual(await site.hosts[1]?.listKeys(), [])
+  const abort = new AbortController()
+  const task = vm.migrate({ host: 'esx-2', signal: abort.signal })
+  task.on('step', ({ action }) => action === 'key pushed' && abort.abort())
+  await t.throwsAsync(task.done, cancelled)
+  t.deepEqual(await site.hosts[1]?.listKeys(), [key])
+  t.is((await vm.info()).host, 'esx-1')
+  t.false(site.events.some(({ id }) => id === done))
+  const outcomes = site.events.filter(({ id }) => id === operation).map(({ details }) => (details as { outcome?: string }).outcome) // prettier-ignore
+  t.deepEqual(outcomes.slice(-2), ['began', 'error'])
+  t.deepEqual(await fingerprints(site.datastore), before)
+  await runsOn(t, vm, 'esx-1', sha256)
+  await vm.powerOff()
+  t.is((await vm.migrate({ host: 'esx-2' }).done).host, 'esx-2')
+  await runsOn(t, vm, 'esx-2', sha256)
+})

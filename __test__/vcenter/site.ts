@@ -53,9 +53,11 @@ export async function openSite(
     provider?: boolean
     /** False: the hosts are not in encryption mode yet. */
     safe?: boolean
+    /** Where the directory of the site is made; default: the system's for temporary files. */
+    parent?: string
   } = {},
 ): Promise<Site> {
-  const directory = await mkdtemp(path.join(tmpdir(), 'vmseal-vcenter-'))
+  const directory = await mkdtemp(path.join(options.parent ?? tmpdir(), 'vmseal-vcenter-'))
   const datastore = path.join(directory, 'ds1')
   await mkdir(datastore)
   const kms = await Kms.start({ directory: path.join(directory, 'kms') })
@@ -130,10 +132,10 @@ export async function makeImage(
   file: string,
   name: string,
   megabytes: number,
-): Promise<{ file: string; sha256: string }> {
+): Promise<{ file: string; sha256: string; bytes: Buffer }> {
   const bytes = Buffer.alloc(megabytes * 2 ** 20)
   for (let sector = 0; sector < bytes.length / 512; sector += 1)
     bytes.fill(`${marker}${name} ${sector} `, sector * 512, sector * 512 + 512)
   await writeFile(file, bytes)
-  return { file, sha256: createHash('sha256').update(bytes).digest('hex') }
+  return { file, sha256: createHash('sha256').update(bytes).digest('hex'), bytes }
 }

@@ -84,3 +84,17 @@ test('J3: the snapshot operations ask for their privileges and the keys of the h
   t.is((await vm.snapshots()).length, 1)
   await t.throwsAsync(vm.revertToSnapshot('y').done, { code: 'VMSEAL_NOT_FOUND' })
 })
+
+test('E1, J3: a locked VM tells its snapshots, whose names are not secret, and does nothing with them', async (t) => {
+  const site = await openSite(t, { hosts: ['esx-1'] })
+  const { vcenter, hosts } = site
+  const { file } = await site.image('db01')
+  const vm = await vcenter.virtualMachines.import({ ...place, name: 'db01', disks: [file] })
+  await vm.createSnapshot({ name: 'one' }).done
+  const before = await vm.snapshots()
+  await site.kms.stop()
+  for (const key of (await hosts[0]?.listKeys()) ?? []) await hosts[0]?.removeKey(key)
+  t.is((await vm.info()).cryptoState, 'locked')
+  t.deepEqual(await vm.snapshots(), before)
+  t.is(before.length, 1)
+})

@@ -7,8 +7,9 @@ import path from 'node:path'
 import { VmsealError } from '../errors.js'
 import type { HostOptions } from '../host/host-options.js'
 import { Host } from '../host/host.js'
-import { HostServer } from '../rpc/host-server.js'
-import { HttpsListener, type TurnedAway } from '../rpc/https-listener.js'
+import { native } from '../native/load.js'
+import { HostServer, type CertificateKeeper } from '../rpc/host-server.js'
+import { HttpsListener, type Admission, type TurnedAway } from '../rpc/https-listener.js'
 import { JoinServer } from '../rpc/join-server.js'
 import type { HostAddress } from '../rpc/wire.js'
 import { DirectoryLock } from '../store/directory-lock.js'
@@ -32,6 +33,8 @@ export interface JoinTokenInfo {
 export interface HostAgentEvents {
   /** A vCenter took the host in, and is the only one that it answers now. */
   joined: []
+  /** vCenter gave the host another certificate, for another key. */
+  certificateRenewed: [expires: Date]
   /** Somebody was not let in. */
   turnedAway: [who: TurnedAway]
 }
@@ -46,6 +49,7 @@ export class HostAgent extends EventEmitter<HostAgentEvents> {
   readonly #options: HostAgentOptions
   readonly #listen: HostAddress
   #join: JoinServer | undefined
+  #stopped: Promise<void> | undefined
 
   /**
    * Starts the host and its port. VMSEAL_FILE_LOCKED while another agent has the directory, VMSEAL_ADDRESS_UNAVAILABLE,
@@ -106,6 +110,17 @@ export class HostAgent extends EventEmitter<HostAgentEvents> {
     return { host: this.#listen.host, port: this.#listener.port }
   }
 
+  /** Whether it belongs to a vCenter. */
+  get joined(): boolean {
+    return this.#trust.membership !== undefined
+  }
+
+  /** When the certificate that the host shows its vCenter ends; undefined until it joined. */
+  get certificateExpires(): Date | undefined {
+    const { membership } = this.#trust
+    return membership && new Date(native.describeCertificate(membership.certificate).notAfter * 1000)
+  }
+
   /** Undefined once the host belongs to a vCenter. */
   get joinToken(): JoinTokenInfo | undefined {
     return this.#join && { token: this.#join.token, expiresAt: this.#join.expiresAt }
@@ -122,7 +137,12 @@ export class HostAgent extends EventEmitter<HostAgentEvents> {
   }
 
   /** Stops answering, ends the host and wipes its keys. */
-  async stop(): Promise<void> {
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop()
+    return this.#stopped
+  }
+
+  async #stop(): Promise<void> {
     try {
       await this.#listener.close()
       await this.host.stop()
@@ -137,18 +157,52 @@ export class HostAgent extends EventEmitter<HostAgentEvents> {
       await this.#waitForJoin()
       return
     }
-    const { keyFile, caCertificate, certificate, vcenterKeyHash } = membership
-    const server = new HostServer({ host: this.host, hostId: this.#trust.hostId })
+    const server = new HostServer({
+      host: this.host,
+      hostId: this.#trust.hostId,
+      certificate: this.#certificateKeeper(() => this.#listener.renew(this.#admission(), server.answer)),
+    })
     this.#join = undefined
-    this.#listener.serve(
-      {
-        caCertificate,
-        certificate,
-        privateKeyFile: this.#trust.keyPath(keyFile),
-        clientKeyHash: vcenterKeyHash,
-      },
-      server.answer,
-    )
+    this.#listener.serve(this.#admission(), server.answer)
+  }
+
+  /** Its one vCenter, with the certificate that the host has now. */
+  #admission(): Admission {
+    const { membership } = this.#trust
+    if (!membership) throw new VmsealError('VMSEAL_INTERNAL', 'a host without a vCenter lets nobody in')
+    const { keyFile, caCertificate, certificate, vcenterKeyHash } = membership
+    const privateKeyFile = this.#trust.keyPath(keyFile)
+    return { caCertificate, certificate, privateKeyFile, clientKeyHash: vcenterKeyHash }
+  }
+
+  /** One step at a time: a request makes the key of an earlier one void. */
+  #certificateKeeper(show: () => void): CertificateKeeper {
+    let pending: string | undefined
+    let last: Promise<unknown> = Promise.resolve()
+    const inTurn = <Result>(step: () => Promise<Result>): Promise<Result> => {
+      const next = last.then(step)
+      last = next.catch(() => {})
+      return next
+    }
+    return {
+      request: () =>
+        inTurn(async () => {
+          const { keyFile, request } = await this.#trust.newRequest()
+          pending = keyFile
+          return request
+        }),
+      install: (certificate) =>
+        inTurn(async () => {
+          // It comes again when its answer was lost.
+          if (this.#trust.membership?.certificate === certificate) return
+          if (pending === undefined)
+            throw new VmsealError('VMSEAL_CERTIFICATE_INVALID', 'the host asked for no certificate')
+          await this.#trust.renew(certificate, pending)
+          pending = undefined
+          show()
+          this.emit('certificateRenewed', this.certificateExpires ?? new Date(0))
+        }),
+    }
   }
 
   async #waitForJoin(): Promise<JoinTokenInfo> {

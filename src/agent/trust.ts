@@ -1,6 +1,6 @@
 /** What a host keeps in its directory: who it is, and which vCenter it belongs to. One file, replaced as a whole. */
 import { randomUUID } from 'node:crypto'
-import { mkdir, readdir } from 'node:fs/promises'
+import { chmod, mkdir, readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { createSecureContext } from 'node:tls'
 import { VmsealError, isVmsealError } from '../errors.js'
@@ -48,6 +48,7 @@ export class Trust {
   /** Makes what is missing. VMSEAL_STORE_INVALID if the file is damaged. */
   static async open(directory: string): Promise<Trust> {
     await mkdir(directory, { recursive: true, mode: 0o700 })
+    await chmod(directory, 0o700)
     const file = path.join(directory, stateFile)
     const state = await read(file)
     if (state) return new Trust(directory, state)
@@ -91,6 +92,26 @@ export class Trust {
 
   /** VMSEAL_CERTIFICATE_INVALID unless the certificate is for our key and id, under the CA that comes with it. */
   async join(grant: JoinGrant, keyFile: string): Promise<void> {
+    this.#require(grant, keyFile)
+    await this.#save({
+      ...this.#state,
+      membership: { ...grant, keyFile, joinedAt: new Date().toISOString() },
+    })
+  }
+
+  /** Another certificate and key under the same CA, for the same vCenter. The old key goes. VMSEAL_CERTIFICATE_INVALID. */
+  async renew(certificate: string, keyFile: string): Promise<void> {
+    const { membership } = this.#state
+    if (!membership) throw new VmsealError('VMSEAL_INVALID_STATE', 'the host belongs to no vCenter')
+    const { caCertificate, vcenterKeyHash } = membership
+    this.#require({ caCertificate, certificate, vcenterKeyHash }, keyFile)
+    if (native.describeCertificate(certificate).notAfter * 1000 <= Date.now())
+      throw new VmsealError('VMSEAL_CERTIFICATE_INVALID', 'vCenter gave a certificate that has expired')
+    await this.#save({ ...this.#state, membership: { ...membership, certificate, keyFile } })
+    await this.#removeKeysBut(keyFile)
+  }
+
+  #require(grant: JoinGrant, keyFile: string): void {
     const ca = readCertificate(grant.caCertificate)
     const certificate = readCertificate(grant.certificate)
     const sound =
@@ -105,10 +126,6 @@ export class Trust {
       )
     // Fails if the certificate is for another key.
     withTlsOptions({ ...grant, privateKeyFile: this.keyPath(keyFile) }, createSecureContext)
-    await this.#save({
-      ...this.#state,
-      membership: { ...grant, keyFile, joinedAt: new Date().toISOString() },
-    })
   }
 
   /** Forgets the vCenter; the id stays. */

@@ -58,6 +58,13 @@ export function byteSize(text: string): number {
   return value
 }
 
+/** For commands that convert disks. */
+export const maxRateOption = [
+  '--max-rate <size>',
+  'most bytes of disks that are converted in a second, for instance 200M (default: as fast as it goes)',
+  byteSize,
+] as const
+
 export function sectorSize(text: string): 512 | 4096 {
   if (text !== '512' && text !== '4096') throw new InvalidArgumentError('A sector has 512 or 4096 bytes.')
   return text === '512' ? 512 : 4096

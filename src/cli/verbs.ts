@@ -16,11 +16,17 @@ import {
   roleUpdate,
 } from './authorization/roles.js'
 import { userCreate, userList, userRemove } from './authorization/users.js'
-import { clusterCreate, clusterList } from './cluster/clusters.js'
+import {
+  clusterCreate,
+  clusterList,
+  clusterRemove,
+  clusterRename,
+  clusterSetCryptoMode,
+} from './cluster/clusters.js'
 import { eventFollow, eventHead, eventList, eventVerify } from './event/events.js'
 import { hostDisableEncryption, hostEnableEncryption, hostSetKey } from './host/encryption.js'
 import { hostList } from './host/list.js'
-import { hostAdd, hostReconnect, hostRemove } from './host/membership.js'
+import { hostAdd, hostReconnect, hostRemove, hostRenewCertificate } from './host/membership.js'
 import { keyCreate, keyDestroy, keyRemove, keyUnused } from './key/change.js'
 import { keyList, keyShow, providerKeys } from './key/list.js'
 import { policyClone, policyCreate, policyList, policyRemove, policyUpdate } from './policy/policies.js'
@@ -40,11 +46,13 @@ import { vmCreate, vmImport } from './vm/create.js'
 import { vmAddDisk, vmAttachDisk, vmDetachDisk } from './vm/disks.js'
 import { vmDecrypt, vmDecryptDisk, vmEncrypt, vmEncryptDisk, vmSetPolicy } from './vm/encrypt.js'
 import { vmDestroy, vmRegister, vmUnregister } from './vm/inventory.js'
+import { vmExport, vmRestore } from './vm/export.js'
 import { vmList } from './vm/list.js'
 import { vmMigrate } from './vm/migrate.js'
 import { vmPowerOff, vmPowerOn } from './vm/power.js'
 import { vmRecrypt, vmRecryptDisk } from './vm/recrypt.js'
 import { vmSet } from './vm/set.js'
+import { vmRelocate } from './vm/relocate.js'
 import { vmReload, vmShow, vmUnlock } from './vm/show.js'
 import {
   snapshotConsolidate,
@@ -74,6 +82,9 @@ export const verbs: readonly Verb[] = [
   vmPowerOff,
   vmMigrate,
   vmSet,
+  vmRelocate,
+  vmExport,
+  vmRestore,
   vmUnlock,
   vmReload,
   vmAddDisk,
@@ -91,11 +102,15 @@ export const verbs: readonly Verb[] = [
   hostAdd,
   hostRemove,
   hostReconnect,
+  hostRenewCertificate,
   hostEnableEncryption,
   hostSetKey,
   hostDisableEncryption,
   clusterCreate,
   clusterList,
+  clusterRename,
+  clusterRemove,
+  clusterSetCryptoMode,
   registry.providerAdd,
   registry.providerList,
   providerStatus,

@@ -3,7 +3,14 @@ import { direct, native, rethrow } from '../native/load.js'
 import { bytesOf, list, ownBytes } from './arguments.js'
 import { lifetimeOf } from './key-lifetime.js'
 import { SecretKey, construct, handleOf, requireKey, tokenOf } from './secret-key.js'
-import { BufferView, giveNumbers, takeBytes, takeNumbers } from './shared-memory.js'
+import {
+  BufferView,
+  giveNumbers,
+  giveSpareBytes,
+  takeBytes,
+  takeNumbers,
+  takeSpareBytes,
+} from './shared-memory.js'
 
 /** Wraps `key` (16 to 4096 bytes, a multiple of 8) under a 32-byte `kek`: RFC 3394, 8 bytes longer than the key. */
 export function wrapKey(kek: SecretKey, key: SecretKey): Buffer {
@@ -53,10 +60,11 @@ export function wrapKeys(kek: SecretKey, keys: readonly SecretKey[]): Buffer[] {
   giveNumbers(tokens)
   const { buffer } = packed
   let start = packed.byteOffset
-  const wrapped: Buffer[] = []
-  for (const key of all) {
-    const length = key.length + WRAP_OVERHEAD
-    wrapped.push(new BufferView(buffer, start, length))
+  // In the place of the keys: a list that grows is copied again and again.
+  const wrapped = all as unknown as Buffer[]
+  for (let index = 0; index < all.length; index += 1) {
+    const length = (all[index] as SecretKey).length + WRAP_OVERHEAD
+    wrapped[index] = new BufferView(buffer, start, length)
     start += length
   }
   return wrapped
@@ -79,7 +87,8 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     numbers[index] = length
     size += length
   }
-  const packed = takeBytes(size)
+  const place = takeSpareBytes(size)
+  const packed = place.length === size ? place : new BufferView(place.buffer, place.byteOffset, size)
   let start = 0
   for (const wrap of wraps) {
     packed.set(wrap, start)
@@ -92,11 +101,13 @@ export function unwrapKeys(kek: SecretKey, wrapped: readonly Uint8Array[]): Secr
     rethrow(error)
   }
   giveNumbers(numbers)
+  giveSpareBytes(place)
   const lifetime = lifetimeOf(first, wraps.length)
-  const keys: SecretKey[] = []
+  // In the place of the wraps, as in `wrapKeys`.
+  const keys = wraps as unknown as SecretKey[]
   for (let index = 0; index < wraps.length; index += 1) {
     const length = (wraps[index] as Uint8Array).length - WRAP_OVERHEAD
-    keys.push(new SecretKey(construct, undefined, first + index, length, lifetime))
+    keys[index] = new SecretKey(construct, undefined, first + index, length, lifetime)
   }
   return keys
 }

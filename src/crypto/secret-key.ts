@@ -109,6 +109,8 @@ export interface KeyMemory {
   readonly bytesReserved: number
   /** RLIMIT_MEMLOCK in bytes; absent when unlimited. */
   readonly lockLimit?: number
+  /** Whether a crash of this process would write a core file or feed a core handler. Key memory is in none. */
+  readonly coreDumpsPossible: boolean
 }
 
 /** The state of key memory in this process. */

@@ -36,3 +36,20 @@ export function takeNumbers(count: number): Float64Array {
 export function giveNumbers(numbers: Float64Array): void {
   if (numbers.length <= 1024) spareNumbers = numbers
 }
+
+const noBytes = Buffer.allocUnsafeSlow(0)
+let spareBytes: Buffer = noBytes
+
+/** At least `size` bytes that nobody else uses before `giveSpareBytes`, for what does not outlive a call. */
+export function takeSpareBytes(size: number): Buffer {
+  const bytes = spareBytes.length >= size ? spareBytes : Buffer.allocUnsafeSlow(size)
+  spareBytes = noBytes
+  return bytes
+}
+
+export function giveSpareBytes(bytes: Buffer): void {
+  if (bytes.length <= SPARE) spareBytes = bytes
+}
+
+/** The wraps of 1024 keys of XTS. */
+const SPARE = 72 * 1024

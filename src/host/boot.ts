@@ -1,6 +1,7 @@
 /** One start of a host: everything that a restart loses, and the requests that it has to end first. */
 import { randomUUID } from 'node:crypto'
 import type { VmConfig, Work } from '../rpc/host-api.js'
+import type { Datastores } from './datastores.js'
 import { DiskAccess } from './disk-access.js'
 import { DiskConsolidation } from './disk-consolidation.js'
 import { EncryptionMode } from './encryption-mode.js'
@@ -33,7 +34,11 @@ export class Boot {
   readonly #requests = new Set<Promise<unknown>>()
   readonly #unregister: () => void
 
-  constructor(hostId: string, { name, now, freeBytes, encryptedMigration = true }: HostOptions) {
+  constructor(
+    hostId: string,
+    { name, now, freeBytes, encryptedMigration = true }: HostOptions,
+    datastores: Datastores,
+  ) {
     this.#hostName = name
     this.keys = new KeyCache(hostId, now)
     this.mode = new EncryptionMode(name, this.keys)
@@ -42,6 +47,7 @@ export class Boot {
       owner: { hostId, bootId: this.id },
       keys: this.keys,
       freeBytes: (datastore) => (freeBytes ? freeBytes(datastore.name) : datastore.freeBytes()),
+      datastores,
     }
     this.powered = new PoweredOnVms(this.context)
     this.disks = new DiskAccess(this.context, this.powered)

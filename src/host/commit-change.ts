@@ -1,5 +1,5 @@
 /** One change of a VM that is held: planned, given room, made whole or not at all, and logged. */
-import type { ReconfigureSpec, Work } from '../rpc/host-api.js'
+import type { ReconfigureSpec } from '../rpc/host-api.js'
 import { ChangePlan } from './change-plan.js'
 import type { Datastore } from './datastore.js'
 import { diskOf } from './disk-changes.js'
@@ -12,7 +12,7 @@ import type { TaskManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import type { VirtualMachine } from './vm-config.js'
 import { logLine } from './vm-log.js'
-import { WorkMeter } from './work.js'
+import { WorkMeter, type PacedWork } from './work.js'
 
 interface Request {
   readonly request: string | undefined
@@ -31,7 +31,7 @@ export async function commitChange(
   lock: VirtualMachineLock,
   vm: VirtualMachine,
   spec: ReconfigureSpec,
-  work: Work | WorkMeter,
+  work: PacedWork | WorkMeter,
   { request, interrupted }: Partial<Request> = {},
 ): Promise<void> {
   for (const { diskId } of spec.disks ?? [])

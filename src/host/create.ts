@@ -41,7 +41,7 @@ export async function createVirtualMachine(
   }
 }
 
-/** Makes the folder of a new VM by the first transaction on it. */
+/** Makes the folder of a new VM by the first transaction on it. `entry` is what its log says of that. */
 export async function makeVirtualMachineFolder(
   context: HostContext,
   datastore: Datastore,
@@ -49,10 +49,11 @@ export async function makeVirtualMachineFolder(
   transaction: FileTransaction,
   work: Work,
   name: string,
+  entry = `VM ${name} created`,
 ): Promise<void> {
   await makeFolder(datastore, files)
   try {
-    await createInFolder(context, files, transaction, new WorkMeter(work, transaction.steps), name)
+    await createInFolder(context, files, transaction, new WorkMeter(work, transaction.steps), entry)
   } finally {
     await removeIfEmpty(files)
   }
@@ -63,7 +64,7 @@ async function createInFolder(
   files: VirtualMachineFiles,
   transaction: FileTransaction,
   meter: WorkMeter,
-  name: string,
+  entry: string,
 ): Promise<void> {
   const lock = await takeVirtualMachine(context, files)
   let created = false
@@ -71,7 +72,7 @@ async function createInFolder(
     await requireUnused(files)
     created = true
     await commitTransaction(files, lock, transaction, meter)
-    await logLine(files, context.name, `VM ${name} created; generation ${transaction.generation}`)
+    await logLine(files, context.name, `${entry}; generation ${transaction.generation}`)
     meter.finish('committed')
   } catch (error) {
     if (created && (await files.readVmx()) === undefined) await removeFile(files.path(files.vmsd))

@@ -23,8 +23,12 @@ export interface FileTransaction extends TaskManifest {
   readonly steps: readonly WorkStep[]
   /** Throws if a created file is not what it should be: the last word before the commit. */
   readonly verify?: () => void
+  /** Rejects when what the transaction reads is not held any more: asked right before the commit. */
+  readonly assertHeld?: () => Promise<void>
   /** The .vmx of the new generation. */
   readonly vmx: VmxDocument
+  /** What follows from the commit, before the manifest goes. When it fails, the next holder of the lock does it. */
+  readonly committed?: () => Promise<void>
 }
 
 /** Rejects with everything as it was, or resolves with everything done. */
@@ -46,6 +50,7 @@ export async function commitTransaction(
     for (const step of transaction.steps) await meter.run(step)
     transaction.verify?.()
     await syncDirectory(files.directory)
+    await transaction.assertHeld?.()
     await lock.assertHeld()
     meter.throwIfCancelled()
   } catch (error) {
@@ -53,7 +58,12 @@ export async function commitTransaction(
     throw error
   }
   await replaceVmx(files, text, transaction)
-  await orLeaveToRecovery(finish(files, transaction))
+  await orLeaveToRecovery(end(files, transaction))
+}
+
+async function end(files: VirtualMachineFiles, transaction: FileTransaction): Promise<void> {
+  await transaction.committed?.()
+  await finish(files, transaction)
 }
 
 type Recovery = 'nothing' | 'undone' | 'finished' | 'kept'

@@ -1,8 +1,10 @@
 /** What the operations of a host work with, and how they hold a VM. */
 import type { Datastore } from './datastore.js'
+import type { Datastores } from './datastores.js'
 import { VmsealError } from '../errors.js'
 import { tidyJob } from './disk-standing.js'
 import { recover } from './file-transaction.js'
+import { endInterruptedMove } from './interrupted-move.js'
 import type { KeyCache } from './key-cache.js'
 import { VirtualMachineLock, type LockOwner } from './lock.js'
 import type { TaskManifest } from './task-manifest.js'
@@ -14,6 +16,8 @@ export interface HostContext {
   readonly owner: LockOwner
   readonly keys: KeyCache
   readonly freeBytes: (datastore: Datastore) => Promise<number>
+  /** Those of the host. */
+  readonly datastores: Pick<Datastores, 'get'>
 }
 
 /** Takes the VM's lock and ends what a crash left unfinished, but for what `resumes`. The caller releases the lock. */
@@ -25,6 +29,7 @@ export async function takeVirtualMachine(
   await files.requireFolder()
   const lock = await VirtualMachineLock.acquire(files, context.owner)
   try {
+    await endInterruptedMove(context, files)
     const recovery = await recover(files, resumes)
     await tidyJobs(files)
     if (recovery !== 'nothing') await logLine(files, context.name, `interrupted transaction ${recovery}`)

@@ -96,14 +96,25 @@ export async function describeHostDump(file: string): Promise<HostDumpDescriptio
   )
 }
 
-/** Decrypts a dump into a new file. VMSEAL_ENVELOPE_AUTHENTICATION if it is of another host key. */
+/**
+ * Decrypts a dump into a new file, mode 0600. VMSEAL_ENCRYPTION_KEY_REQUIRED if it is of another host key than this one,
+ * VMSEAL_ENVELOPE_AUTHENTICATION if the key is not what its id says.
+ */
 export async function extractHostDump(
   file: string,
-  hostKey: KeyHandle,
+  hostKey: HostKey,
   target: string,
   work: Work = {},
-): Promise<void> {
-  const opened = await openEnvelope(file, hostKey)
+): Promise<HostDumpDescription> {
+  const { key } = await describeHostDump(file)
+  const { id } = hostKey
+  if (id.keyId !== key.keyId || id.providerId !== key.providerId)
+    throw new VmsealError(
+      'VMSEAL_ENCRYPTION_KEY_REQUIRED',
+      `${file} opens with host key ${key.keyId} of ${key.providerId}, not with ${id.keyId} of ${id.providerId}. Take the key from the KMS: vmseal host dump extract --help`,
+      { details: { requiredKeys: [key], subject: file } },
+    )
+  const opened = await openEnvelope(file, hostKey.handle)
   try {
     const { hostId, dumpId } = opened.description
     const context = streamContext(hostId, dumpId)
@@ -113,6 +124,7 @@ export async function extractHostDump(
       start: () => native.decryptFile(opened.dek, context, file, target),
     }
     await new WorkMeter(work, [step]).run(step)
+    return opened.description
   } finally {
     opened.dek.dispose()
   }

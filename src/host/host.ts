@@ -2,8 +2,11 @@
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
   CloneSpec,
+  ConversionPace,
   CreateSpec,
   DiskDescription,
+  ExportDescription,
+  ExportSpec,
   HostApi,
   HostIdentity,
   HostKeyChange,
@@ -14,6 +17,7 @@ import type {
   MigrationPiece,
   OutgoingMigrationSpec,
   ReconfigureSpec,
+  RestoreSpec,
   SealedKey,
   SnapshotSpec,
   VmConfig,
@@ -27,8 +31,16 @@ import { cloneVirtualMachine } from './clone.js'
 import { createVirtualMachine } from './create.js'
 import { Datastores } from './datastores.js'
 import { destroyVirtualMachine } from './destroy.js'
+import { exportVirtualMachine } from './export.js'
 import type { GuestState } from './guest-state.js'
-import { requireDumpDirectory, rewrapHostDumps, writeHostDump } from './host-dumps.js'
+import {
+  describeHostDump,
+  extractHostDump,
+  requireDumpDirectory,
+  rewrapHostDumps,
+  writeHostDump,
+  type HostDumpDescription,
+} from './host-dumps.js'
 import { hostIdOf } from './host-id.js'
 import { checkHostOptions, type HostOptions } from './host-options.js'
 import { resumeConversions } from './in-place.js'
@@ -45,13 +57,20 @@ import { reconfigure } from './reconfigure.js'
 import {
   checkCloneSpec,
   checkCreateSpec,
+  checkExportSpec,
+  checkHostPath,
   checkKey,
+  checkPace,
   checkReconfigureSpec,
+  checkRestoreSpec,
   checkSealedKey,
   checkSnapshotSpec,
   checkUuid,
 } from './requests.js'
+import { describeExport, restoreVirtualMachine, verifyExport } from './restore.js'
+import { moveToDatastore } from './storage-move.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
+import { paceOf } from './work.js'
 
 export class Host implements HostApi {
   readonly id: string
@@ -65,7 +84,7 @@ export class Host implements HostApi {
     this.name = options.name
     this.#options = options
     this.#datastores = datastores
-    this.#boot = new Boot(this.id, this.#options)
+    this.#boot = new Boot(this.id, this.#options, this.#datastores)
   }
 
   static async start(options: HostOptions): Promise<Host> {
@@ -76,7 +95,7 @@ export class Host implements HostApi {
   /** As a reboot: running requests are cancelled, VMs are off, the key cache is empty, the seal key is new. */
   async restart(): Promise<void> {
     await this.stop()
-    this.#boot = new Boot(this.id, this.#options)
+    this.#boot = new Boot(this.id, this.#options, this.#datastores)
   }
 
   /** Ends the host and wipes its keys. Every later request: VMSEAL_HOST_UNREACHABLE. */
@@ -162,10 +181,11 @@ export class Host implements HostApi {
     })
   }
 
-  resumeConversion(vm: VmReference, work: Work = {}): Promise<VmConfig> {
+  resumeConversion(vm: VmReference, pace: ConversionPace = {}, work: Work = {}): Promise<VmConfig> {
     return this.#change(vm, work, ({ context, powered }, files, stoppable) => {
+      checkPace(pace, 'pace')
       powered.requireOff(files)
-      return resumeConversions(context, files, stoppable)
+      return resumeConversions(context, files, { ...stoppable, ...paceOf(pace) })
     })
   }
 
@@ -238,6 +258,50 @@ export class Host implements HostApi {
       const { context, powered } = boot
       await cloneVirtualMachine(context, powered, source, datastore, target, spec, boot.stoppable(work))
       return boot.configOf(target)
+    })
+  }
+
+  moveVirtualMachine(vm: VmReference, datastore: string, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      const source = this.#files(vm)
+      boot.powered.requireOff(source)
+      const target = this.#datastores.get(datastore)
+      return boot.configOf(await moveToDatastore(boot.context, source, target, boot.stoppable(work)))
+    })
+  }
+
+  exportVirtualMachine(vm: VmReference, spec: ExportSpec, work: Work = {}): Promise<ExportDescription> {
+    return this.#serve((boot) => {
+      const source = this.#files(vm)
+      checkExportSpec(spec)
+      boot.mode.requireSafe()
+      boot.powered.requireOff(source)
+      return exportVirtualMachine(boot.context, boot.powered, source, spec, boot.stoppable(work))
+    })
+  }
+
+  describeExport(from: string): Promise<ExportDescription> {
+    return this.#serve(() => {
+      checkHostPath(from, 'from')
+      return describeExport(from)
+    })
+  }
+
+  verifyExport(from: string, work: Work = {}): Promise<ExportDescription> {
+    return this.#serve((boot) => {
+      checkHostPath(from, 'from')
+      return verifyExport(boot.context, from, boot.stoppable(work))
+    })
+  }
+
+  restoreVirtualMachine(spec: RestoreSpec, work: Work = {}): Promise<VmConfig> {
+    return this.#serve(async (boot) => {
+      checkRestoreSpec(spec)
+      boot.mode.requireSafe()
+      const datastore = this.#datastores.get(spec.datastore)
+      const files = datastore.filesOf(spec.name)
+      await restoreVirtualMachine(boot.context, datastore, files, spec, boot.stoppable(work))
+      return boot.configOf(files)
     })
   }
 
@@ -347,6 +411,19 @@ export class Host implements HostApi {
       const dump = { name, source, writtenAt: new Date(now()).toISOString() }
       return writeHostDump(directory, this, hostKey, dump, boot.stoppable(work))
     })
+  }
+
+  /** What a dump of a host says about itself; needs no key. */
+  describeDump(file: string): Promise<HostDumpDescription> {
+    return this.#serve(() => describeHostDump(file))
+  }
+
+  /**
+   * Decrypts a dump of this host, or of one that had the same host key, into the new file `target`, mode 0600.
+   * VMSEAL_ENCRYPTION_KEY_REQUIRED names the host key that it needs when that is another.
+   */
+  extractDump(file: string, target: string, work: Work = {}): Promise<HostDumpDescription> {
+    return this.#serve((boot) => extractHostDump(file, boot.mode.requireSafe(), target, boot.stoppable(work)))
   }
 
   /** Every request passes here: refused when stopped. */

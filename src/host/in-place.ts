@@ -4,7 +4,7 @@
  * again, after that, does what is left.
  */
 import { VmsealError, isVmsealError } from '../errors.js'
-import type { ReconfigureSpec, Work } from '../rpc/host-api.js'
+import type { ReconfigureSpec } from '../rpc/host-api.js'
 import { requireKeys } from './change-keys.js'
 import { checkChange } from './change-rules.js'
 import { commitChange } from './commit-change.js'
@@ -28,10 +28,10 @@ import {
   type VirtualMachine,
 } from './vm-config.js'
 import { logLine } from './vm-log.js'
-import { WorkMeter, type WorkStep } from './work.js'
+import { WorkMeter, type PacedWork, type WorkStep } from './work.js'
 
 /** The most that one of a journal's two areas holds. */
-const zoneBytes = 8 * 1024 * 1024
+const zoneBytes = 16 * 1024 * 1024
 /** What a journal has besides its areas. */
 const journalOverhead = 256 * 1024
 
@@ -41,7 +41,7 @@ export async function convertInPlace(
   datastore: Datastore,
   files: VirtualMachineFiles,
   spec: ReconfigureSpec,
-  work: Work,
+  work: PacedWork,
 ): Promise<void> {
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)
@@ -79,7 +79,7 @@ export async function convertInPlace(
 export async function resumeConversions(
   context: HostContext,
   files: VirtualMachineFiles,
-  work: Work,
+  work: PacedWork,
 ): Promise<void> {
   await holdVirtualMachine(context, files, async (lock) => {
     const vm = await readVirtualMachine(files)

@@ -16,6 +16,7 @@ import { shallowRecrypt } from './shallow-recrypt.js'
 import type { TaskManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { cryptoStatesOf, readVirtualMachine } from './vm-config.js'
+import { paceOf, type PacedWork } from './work.js'
 
 export async function reconfigure(
   context: HostContext,
@@ -31,7 +32,7 @@ export async function reconfigure(
   }
   powered.requireOff(files)
   const change = spec.conversion === 'inPlace' && spec.disks?.length ? convertInPlace : changeAtOnce
-  await change(context, datastore, files, spec, work)
+  await change(context, datastore, files, spec, { ...work, ...paceOf(spec) })
 }
 
 /** Validates everything, then changes everything or nothing. The VM is powered off: the caller saw to that. */
@@ -40,7 +41,7 @@ async function changeAtOnce(
   datastore: Datastore,
   files: VirtualMachineFiles,
   spec: ReconfigureSpec,
-  work: Work,
+  work: PacedWork,
 ): Promise<void> {
   const request = requestText(spec)
   let interrupted: TaskManifest | undefined

@@ -1,11 +1,15 @@
 /** What arrives from vCenter, checked before anything is done with it: VMSEAL_INVALID_ARGUMENT names the field. */
+import { isAbsolute } from 'node:path'
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
   CloneSpec,
+  ConversionPace,
   CreateSpec,
   CryptoSpec,
+  ExportSpec,
   NewDisk,
   ReconfigureSpec,
+  RestoreSpec,
   SealedKey,
   SnapshotSpec,
   VmReference,
@@ -73,8 +77,22 @@ export function checkCreateSpec(spec: unknown): asserts spec is CreateSpec {
     )
 }
 
+export function checkPace(pace: unknown, field: string): asserts pace is ConversionPace {
+  const { maxBytesPerSecond } = record(pace, field)
+  requireThat(
+    maxBytesPerSecond === undefined || isPace(maxBytesPerSecond),
+    `${field}.maxBytesPerSecond`,
+    'a whole number of bytes from 1 on',
+  )
+}
+
+function isPace(value: unknown): boolean {
+  return Number.isSafeInteger(value) && (value as number) > 0
+}
+
 export function checkReconfigureSpec(spec: unknown): asserts spec is ReconfigureSpec {
-  const { home, disks, addDisks, attachDisks, removeDisks, conversion, discardSource } = record(spec, 'spec')
+  const { home, disks, addDisks, attachDisks, removeDisks, conversion, discardSource, maxBytesPerSecond } =
+    record(spec, 'spec')
   requireThat(
     conversion === undefined || conversion === 'copy' || conversion === 'inPlace',
     'spec.conversion',
@@ -85,6 +103,7 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
     'spec.discardSource',
     'unlink or overwrite',
   )
+  checkPace({ maxBytesPerSecond }, 'spec')
   if (home !== undefined) checkCrypto(home, 'spec.home')
   const ids: string[] = []
   if (disks !== undefined)
@@ -110,6 +129,44 @@ export function checkReconfigureSpec(spec: unknown): asserts spec is Reconfigure
   )
   if (addDisks !== undefined) checkNewDisks(addDisks, 'spec.addDisks')
   if (attachDisks !== undefined) checkAttachDisks(attachDisks)
+}
+
+export function checkExportSpec(spec: unknown): asserts spec is ExportSpec {
+  const { to, key } = record(spec, 'spec')
+  checkHostPath(to, 'spec.to')
+  checkKey(key, 'spec.key')
+}
+
+export function checkRestoreSpec(spec: unknown): asserts spec is RestoreSpec {
+  const { from, vmId, name, datastore, homeKey, disks } = record(spec, 'spec')
+  checkHostPath(from, 'spec.from')
+  checkUuid(vmId, 'spec.vmId')
+  checkVirtualMachineName(name)
+  requireThat(typeof datastore === 'string', 'spec.datastore', 'a name')
+  checkKey(homeKey, 'spec.homeKey')
+  const ids = list(disks, 'spec.disks').map((disk, index) => {
+    const field = `spec.disks[${index}]`
+    const { diskId, newDiskId, key } = record(disk, field)
+    checkUuid(diskId, `${field}.diskId`)
+    checkUuid(newDiskId, `${field}.newDiskId`)
+    checkKey(key, `${field}.key`)
+    return [diskId, newDiskId] as const
+  })
+  for (const side of [0, 1] as const)
+    requireThat(
+      new Set(ids.map((pair) => pair[side])).size === ids.length,
+      'spec.disks',
+      'a list of each disk once',
+    )
+}
+
+/** A folder of the host, outside its datastores as a rule. */
+export function checkHostPath(value: unknown, field: string): asserts value is string {
+  requireThat(
+    typeof value === 'string' && value.length <= 4000 && isAbsolute(value) && !value.includes('\0'),
+    field,
+    'an absolute path of the host',
+  )
 }
 
 /** Folder and file name on a datastore; what it names is another matter. */

@@ -6,6 +6,14 @@
 import { VmsealError } from '../errors.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 
+/** The other place of a VM that moves between datastores. */
+export interface MoveRecord {
+  /** Of the place that the manifest lies in. */
+  readonly role: 'source' | 'target'
+  /** Where the other place is, under the same name. */
+  readonly datastore: string
+}
+
 export interface TaskManifest {
   /** vmseal.gen of the .vmx after the commit; 0: the VM is destroyed, there is no .vmx. */
   readonly generation: number
@@ -15,6 +23,8 @@ export interface TaskManifest {
   readonly overwritten?: readonly string[]
   /** What was asked for, as JSON: the same request after a crash goes on with the files that were made. */
   readonly request?: string
+  /** It is one half of a move to or from another datastore. */
+  readonly move?: MoveRecord
 }
 
 export const manifestByteLimit = 256 * 1024
@@ -22,8 +32,8 @@ const nameLimit = 2000
 const generationLimit = 0xffffffff
 
 export function serialiseManifest(manifest: TaskManifest): string {
-  const { generation, created, superseded, overwritten, request } = manifest
-  const value = { version: 1, generation, created, superseded, overwritten, request }
+  const { generation, created, superseded, overwritten, request, move } = manifest
+  const value = { version: 1, generation, created, superseded, overwritten, request, move }
   return `${JSON.stringify(value, undefined, 1)}\n`
 }
 
@@ -31,7 +41,10 @@ export function parseManifest(text: string, files: VirtualMachineFiles): TaskMan
   const value = parseJson(text, files)
   if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw invalid(files, 'it is no object')
-  const { version, generation, created, superseded, overwritten, request } = value as Record<string, unknown>
+  const { version, generation, created, superseded, overwritten, request, move } = value as Record<
+    string,
+    unknown
+  >
   if (version !== 1) throw invalid(files, 'its version is unknown')
   if (!Number.isInteger(generation) || (generation as number) < 0 || (generation as number) > generationLimit)
     throw invalid(files, 'its generation is no 32-bit number')
@@ -41,6 +54,7 @@ export function parseManifest(text: string, files: VirtualMachineFiles): TaskMan
     superseded: checkNames(superseded, files),
     ...(overwritten !== undefined && { overwritten: checkNames(overwritten, files) }),
     ...(typeof request === 'string' && { request }),
+    ...(move !== undefined && { move: checkMove(move, files) }),
   }
 }
 
@@ -62,6 +76,13 @@ function checkNames(names: unknown, files: VirtualMachineFiles): string[] {
       `it names ${JSON.stringify(name)?.slice(0, 100)}, which is no disk or home file of the VM`,
     )
   })
+}
+
+function checkMove(move: unknown, files: VirtualMachineFiles): MoveRecord {
+  const { role, datastore } = (move ?? {}) as Partial<Record<keyof MoveRecord, unknown>>
+  if ((role !== 'source' && role !== 'target') || typeof datastore !== 'string' || datastore.length > 63)
+    throw invalid(files, 'it names no other place')
+  return { role, datastore }
 }
 
 function invalid(files: VirtualMachineFiles, reason: string): VmsealError {

@@ -233,6 +233,7 @@ function diskConfigOf(disk: DiskState, files: VirtualMachineFiles): DiskConfig {
   const [key] = keys
   const others = [...keys, ...links.flatMap((link) => link.keys)]
   const formerKeys = distinctKeys(others).filter((other) => !isDeepStrictEqual(other, key))
+  const linkKeys = links.flatMap((link) => (link.keys.length > 0 ? [link.keys] : []))
   return {
     diskId,
     device,
@@ -241,6 +242,7 @@ function diskConfigOf(disk: DiskState, files: VirtualMachineFiles): DiskConfig {
     ...(key && { key }),
     ...(generation !== undefined && { generation }),
     ...(formerKeys.length > 0 && { formerKeys }),
+    ...(formerKeys.length > 0 && linkKeys.length > 0 && { linkKeys }),
     ...(shared && { shared }),
     ...(conversion && {
       conversion: {

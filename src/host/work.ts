@@ -2,7 +2,7 @@
 import { VmsealError } from '../errors.js'
 import { named } from './io-error.js'
 import type { NativeTask } from '../native/load.js'
-import type { Work } from '../rpc/host-api.js'
+import type { ConversionPace, Work } from '../rpc/host-api.js'
 
 /** One long native operation of a request. */
 export interface WorkStep {
@@ -13,16 +13,24 @@ export interface WorkStep {
   start(): NativeTask
 }
 
+/** A request's live side, and how fast its steps may go. */
+export type PacedWork = Work & ConversionPace
+
+/** What a request says of its pace, alone. */
+export function paceOf({ maxBytesPerSecond }: ConversionPace): ConversionPace {
+  return maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }
+}
+
 const pollMilliseconds = 100
 
 /** Runs steps one after the other and reports their progress as one. */
 export class WorkMeter {
-  readonly #work: Work
+  readonly #work: PacedWork
   readonly #totalBytes: number
   #finishedBytes = 0
   #reportedBytes = -1
 
-  constructor(work: Work, steps: readonly Pick<WorkStep, 'bytes'>[]) {
+  constructor(work: PacedWork, steps: readonly Pick<WorkStep, 'bytes'>[]) {
     this.#work = work
     this.#totalBytes = steps.reduce((sum, { bytes }) => sum + bytes, 0)
   }
@@ -36,6 +44,7 @@ export class WorkMeter {
   async run(step: WorkStep): Promise<string> {
     this.throwIfCancelled()
     const task = step.start()
+    if (this.#work.maxBytesPerSecond !== undefined) task.limit(this.#work.maxBytesPerSecond)
     let observerFailure: VmsealError | undefined
     const cancel = () => task.cancel()
     const poll = () => {

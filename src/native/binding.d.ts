@@ -154,6 +154,8 @@ export declare class NativeTask {
    * can be resumed; any other new disk is removed.
    */
   cancel(): void
+  /** Lets the operation work on at most that many bytes per second from its next step on; 0: as fast as it goes. */
+  limit(bytesPerSecond: number): void
   /** Resolves with a JSON text that describes the outcome. May be called once. */
   done(): Promise<string>
 }
@@ -201,6 +203,9 @@ export declare function checkLink(descriptor: string, kek: KeyHandle, binding: D
 
 /** The conversion of a disk as JSON, read without a key and so a hint only; null when there is none. */
 export declare function conversionInfo(descriptor: string): string | null
+
+/** Copies a file byte for byte into a new one, holes as holes, makes it durable and compares both; JSON with bytes. */
+export declare function copyFile(source: string, target: string): NativeTask
 
 /**
  * An interrupted copy as JSON, read without a key and so a hint only: source, doneBytes, totalBytes, diskId, keys of the
@@ -276,6 +281,9 @@ export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
 export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
 
+/** From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve. */
+export declare function forbidCoreDumps(): void
+
 /** A piece of a stream, or nothing yet. */
 export interface GuestStatePiece {
   /** Absent: the source has nothing yet, or its last piece was given. */
@@ -320,6 +328,8 @@ export interface KeyMemoryStatus {
   bytesReserved: number
   /** RLIMIT_MEMLOCK in bytes; absent when unlimited. */
   lockLimit?: number
+  /** Whether a crash of this process would write a core file or feed a core handler. */
+  coreDumpsPossible: boolean
 }
 
 /** A handle of the key of a token. */
@@ -475,6 +485,12 @@ export declare function removeUnfinishedDisk(descriptor: string): boolean
  */
 export declare function repairConversion(descriptor: string): Promise<string>
 
+/**
+ * Makes the new descriptor `target` for a copy of an encrypted disk's extent that lies beside it: the same DEK, wrapped with `newKek`
+ * and bound to what `spec` says. The source is only read.
+ */
+export declare function resealCopy(source: string, target: string, kek: KeyHandle, binding: DiskBinding, newKek: KeyHandle, spec: SealSpec): NativeTask
+
 /** Goes on with the conversion of a disk and ends it. Takes every KEK that `conversionInfo` names, in any order. */
 export declare function resumeConversion(descriptor: string, keks: KeyHandle[], binding: DiskBinding): NativeTask
 
@@ -523,14 +539,20 @@ export declare function sealText(dek: KeyHandle, header: string, text: string): 
 /** Tells people and tools another parent of a child; who owns the chain knows it anyway. */
 export declare function setParentHint(descriptor: string, hint: string): void
 
-/** Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. */
-export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null): string
+/**
+ * Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. `notAfter`, in
+ * seconds since 1970, is another end than the usual one.
+ */
+export declare function signCertificateRequest(caCertificate: string, caKeyFile: string, request: string, commonName?: string | undefined | null, notAfter?: number | undefined | null): string
 
 /**
  * Signs a request (PKCS#10, PEM) as a server certificate (PEM) for DNS names and IP addresses; of the request only the
- * key counts.
+ * key counts. `notAfter` as for `signCertificateRequest`.
  */
-export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>): string
+export declare function signServerRequest(caCertificate: string, caKeyFile: string, request: string, names: Array<string>, notAfter?: number | undefined | null): string
+
+/** SHA-256 of a file, as `sha256sum` tells it; JSON with sha256 (hex) and bytes. */
+export declare function sumFile(path: string): NativeTask
 
 /** Opens an RFC 3394 wrap, or VMSEAL_UNWRAP_FAILED. */
 export declare function unwrapKey(kek: KeyHandle, wrapped: Uint8Array): KeyHandle

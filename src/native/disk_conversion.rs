@@ -7,7 +7,7 @@ use napi::bindgen_prelude::{ClassInstance, Object};
 use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::{Value, json};
-use vmseal_disk::{JobInfo, KekName, NewKek, uuid};
+use vmseal_disk::{Binding, JobInfo, KekName, NewKek, uuid};
 use vmseal_secret::SecretKey;
 
 use crate::background;
@@ -89,10 +89,10 @@ pub fn resume_conversion(
     #[napi(ts_arg_type = "KeyHandle[]")] keks: Vec<ClassInstance<KeyHandle>>,
     binding: DiskBinding,
 ) -> Result<NativeTask> {
-    let (keks, place) = (keys(&keks)?, Place::new(&binding)?);
+    let sides = Sides::new(&keks, &binding)?;
     NativeTask::start(env, move |control| {
-        let keks: Vec<&SecretKey> = keks.iter().map(|kek| &**kek).collect();
-        guard(|| vmseal_disk::resume(Path::new(&descriptor), &keks, &place.binding(), control)).map(outcome)
+        guard(|| vmseal_disk::resume(Path::new(&descriptor), &sides.keks(), &sides.binding(), control))
+            .map(outcome)
     })
 }
 
@@ -127,16 +127,33 @@ pub fn verify_conversion<'env>(
     #[napi(ts_arg_type = "KeyHandle[]")] keks: Vec<ClassInstance<KeyHandle>>,
     binding: DiskBinding,
 ) -> Result<Object<'env>> {
-    let (keks, place) = (keys(&keks)?, Place::new(&binding)?);
+    let sides = Sides::new(&keks, &binding)?;
     background::promise(env, move || {
-        let keks: Vec<&SecretKey> = keks.iter().map(|kek| &**kek).collect();
-        let info = guard(|| vmseal_disk::verify_job(Path::new(&descriptor), &keks, &place.binding()))?;
+        let info =
+            guard(|| vmseal_disk::verify_job(Path::new(&descriptor), &sides.keks(), &sides.binding()))?;
         Ok(job_json(&info).to_string())
     })
 }
 
-pub(crate) fn keys(handles: &[ClassInstance<KeyHandle>]) -> Result<Vec<Arc<SecretKey>>> {
-    handles.iter().map(|handle| handle.get()).collect()
+/// What opens the sides of a job, each of which may be under a KEK of its own.
+pub(crate) struct Sides {
+    keks: Vec<Arc<SecretKey>>,
+    place: Place,
+}
+
+impl Sides {
+    pub(crate) fn new(keks: &[ClassInstance<KeyHandle>], binding: &DiskBinding) -> Result<Self> {
+        let keks = keks.iter().map(|handle| handle.get()).collect::<Result<_>>()?;
+        Ok(Self { keks, place: Place::new(binding)? })
+    }
+
+    pub(crate) fn keks(&self) -> Vec<&SecretKey> {
+        self.keks.iter().map(|kek| &**kek).collect()
+    }
+
+    pub(crate) fn binding(&self) -> Binding<'_> {
+        self.place.binding()
+    }
 }
 
 fn job_json(info: &JobInfo) -> Value {

@@ -7,11 +7,10 @@ use napi::{Env, Result};
 use napi_derive::napi;
 use serde_json::json;
 use vmseal_disk::{DiscardSource, uuid};
-use vmseal_secret::SecretKey;
 
 use crate::background;
 use crate::disk::{DiskBinding, Place, Seal, SealSpec, outcome};
-use crate::disk_conversion::{keks_json, keys};
+use crate::disk_conversion::{Sides, keks_json};
 use crate::fault::{guard, invalid_argument};
 use crate::key::KeyHandle;
 use crate::task::NativeTask;
@@ -77,10 +76,10 @@ pub fn resume_copy(
     #[napi(ts_arg_type = "KeyHandle[]")] keks: Vec<ClassInstance<KeyHandle>>,
     binding: DiskBinding,
 ) -> Result<NativeTask> {
-    let (keks, place) = (keys(&keks)?, Place::new(&binding)?);
+    let sides = Sides::new(&keks, &binding)?;
     NativeTask::start(env, move |control| {
-        let keks: Vec<&SecretKey> = keks.iter().map(|kek| &**kek).collect();
-        guard(|| vmseal_disk::resume_copy(Path::new(&target), &keks, &place.binding(), control)).map(outcome)
+        guard(|| vmseal_disk::resume_copy(Path::new(&target), &sides.keks(), &sides.binding(), control))
+            .map(outcome)
     })
 }
 
@@ -110,11 +109,10 @@ pub fn verify_copy(
     #[napi(ts_arg_type = "KeyHandle[]")] keks: Vec<ClassInstance<KeyHandle>>,
     binding: DiskBinding,
 ) -> Result<NativeTask> {
-    let (keks, place) = (keys(&keks)?, Place::new(&binding)?);
+    let sides = Sides::new(&keks, &binding)?;
     NativeTask::start(env, move |control| {
-        let keks: Vec<&SecretKey> = keks.iter().map(|kek| &**kek).collect();
         let (source, copy) = (Path::new(&source), Path::new(&copy));
-        guard(|| vmseal_disk::verify_copy(source, copy, &keks, &place.binding(), control))?;
+        guard(|| vmseal_disk::verify_copy(source, copy, &sides.keks(), &sides.binding(), control))?;
         Ok("{}".to_owned())
     })
 }
@@ -134,11 +132,10 @@ pub fn discard_source(
         "overwrite" => DiscardSource::Overwrite,
         _ => return Err(invalid_argument("how must be unlink or overwrite")),
     };
-    let (keks, place) = (keys(&keks)?, Place::new(&binding)?);
+    let sides = Sides::new(&keks, &binding)?;
     NativeTask::start(env, move |control| {
-        let keks: Vec<&SecretKey> = keks.iter().map(|kek| &**kek).collect();
         let (source, copy) = (Path::new(&source), Path::new(&copy));
-        guard(|| vmseal_disk::discard_source(source, copy, &keks, &place.binding(), how, control))?;
+        guard(|| vmseal_disk::discard_source(source, copy, &sides.keks(), &sides.binding(), how, control))?;
         Ok("{}".to_owned())
     })
 }

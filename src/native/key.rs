@@ -285,6 +285,14 @@ pub struct KeyMemoryStatus {
     pub bytes_reserved: f64,
     /// RLIMIT_MEMLOCK in bytes; absent when unlimited.
     pub lock_limit: Option<f64>,
+    /// Whether a crash of this process would write a core file or feed a core handler.
+    pub core_dumps_possible: bool,
+}
+
+/// From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve.
+#[napi]
+pub fn forbid_core_dumps() -> Result<()> {
+    guard(vmseal_secret::forbid_core_dumps)
 }
 
 /// The state of key memory. Fails with VMSEAL_KEY_MEMORY_UNAVAILABLE where nothing can be locked.
@@ -302,6 +310,7 @@ pub fn key_memory_status() -> Result<KeyMemoryStatus> {
         bytes_used: status.bytes_used as f64,
         bytes_reserved: status.bytes_reserved as f64,
         lock_limit: status.lock_limit.map(|limit| limit as f64),
+        core_dumps_possible: status.core_dumps_possible,
     })
 }
 

@@ -30,6 +30,7 @@ mod planted_faults;
 mod seal;
 mod task;
 mod token;
+mod verbatim;
 mod xts;
 
 /// Freed memory may have held key bytes (TLS records, parsed messages), so it is wiped first.

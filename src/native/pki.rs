@@ -52,27 +52,34 @@ pub fn create_certificate_request(common_name: String, key_file: String) -> Resu
     guard(|| pki::create_request(&common_name, Path::new(&key_file)))
 }
 
-/// Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count.
+/// Signs a request (PKCS#10, PEM) as a client certificate (PEM); of the request only key and common name count. `notAfter`, in
+/// seconds since 1970, is another end than the usual one.
 #[napi]
 pub fn sign_certificate_request(
     ca_certificate: String,
     ca_key_file: String,
     request: String,
     common_name: Option<String>,
+    not_after: Option<f64>,
 ) -> Result<String> {
-    guard(|| pki::sign_csr(&ca_certificate, Path::new(&ca_key_file), &request, common_name.as_deref()))
+    let not_after = not_after.map(|seconds| seconds as i64);
+    guard(|| {
+        pki::sign_csr(&ca_certificate, Path::new(&ca_key_file), &request, common_name.as_deref(), not_after)
+    })
 }
 
 /// Signs a request (PKCS#10, PEM) as a server certificate (PEM) for DNS names and IP addresses; of the request only the
-/// key counts.
+/// key counts. `notAfter` as for `signCertificateRequest`.
 #[napi]
 pub fn sign_server_request(
     ca_certificate: String,
     ca_key_file: String,
     request: String,
     names: Vec<String>,
+    not_after: Option<f64>,
 ) -> Result<String> {
-    guard(|| pki::sign_server_csr(&ca_certificate, Path::new(&ca_key_file), &request, &names))
+    let not_after = not_after.map(|seconds| seconds as i64);
+    guard(|| pki::sign_server_csr(&ca_certificate, Path::new(&ca_key_file), &request, &names, not_after))
 }
 
 /// The certificate chain that a server shows (PEM, its own first), before anybody trusts it.

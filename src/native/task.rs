@@ -39,6 +39,13 @@ impl NativeTask {
         self.work.control.cancel();
     }
 
+    /// Lets the operation work on at most that many bytes per second from its next step on; 0: as fast as it goes.
+    #[napi]
+    pub fn limit(&self, bytes_per_second: f64) {
+        // Saturates; what is not a rate is 0.
+        self.work.control.limit(bytes_per_second as u64);
+    }
+
     /// Resolves with a JSON text that describes the outcome. May be called once.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn done<'env>(&self, env: &'env Env) -> Result<Object<'env>> {

@@ -1,7 +1,7 @@
 //! AES-256-XTS over buffers that JavaScript owns.
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -140,14 +140,23 @@ impl XtsHandle {
             // promise settles; the Uint8Array keeps them alive.
             #[allow(unsafe_code)]
             let bytes = unsafe { data.as_mut() };
-            let sectors_per_piece = PIECE / sector_size;
+            let piece_bytes = piece_of(bytes.len());
+            let sectors_per_piece = piece_bytes / sector_size;
             let cipher = |(index, piece): (usize, &mut [u8])| {
                 stop.check()?;
                 let first = first.wrapping_add((index * sectors_per_piece) as u64);
                 guard(|| operation(&xts, piece, first))
             };
             thread::sleep(pause_before(bytes.len()));
-            bytes.par_chunks_mut(PIECE).enumerate().try_for_each(cipher)
+            let threads = threads_for(bytes.len(), rayon::current_num_threads());
+            let pieces = Mutex::new(bytes.chunks_mut(piece_bytes).enumerate());
+            let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
+            (0..threads).into_par_iter().try_for_each(|_| {
+                while let Some(piece) = next() {
+                    cipher(piece)?;
+                }
+                Ok(())
+            })
         })
     }
 }
@@ -157,9 +166,21 @@ impl XtsHandle {
 /// threads find a core, and up to 60 when ours have taken them all, with the event loop waiting. A small part of the time
 /// that the work takes.
 fn pause_before(bytes: usize) -> Duration {
-    if bytes > 64 << 20 { Duration::from_millis((bytes >> 27).min(8) as u64) } else { Duration::ZERO }
+    if bytes > LONG { Duration::from_millis((bytes >> 27).min(8) as u64) } else { Duration::ZERO }
 }
 
-/// Bytes that a thread takes at a time. From 64 KiB to 1 MiB all are equally fast (two cores, buffers of 4 MiB to 512
-/// MiB); a small one lets more cores share a buffer, and this one is 8 us of work, far above the cost of handing it over.
-const PIECE: usize = 128 * 1024;
+/// How many threads of the pool work on a buffer of so many bytes. Where V8 collects garbage it is left a core to the end: on
+/// a machine with other work the pause may not be enough. What is so long comes from memory, which the others nearly use up.
+fn threads_for(bytes: usize, pool: usize) -> usize {
+    if bytes > LONG { pool.saturating_sub(1).max(1) } else { pool }
+}
+
+/// Bytes that a thread takes at a time. While they stay in the caches, 64 KiB to 1 MiB are equally fast (two cores, buffers
+/// of 4 MiB to 512 MiB); a small piece lets more cores share a buffer, and 128 KiB are 8 us of work, far above the cost of
+/// handing them over. Of what comes from memory anyway a piece is long enough for the cipher to look ahead in.
+fn piece_of(bytes: usize) -> usize {
+    if bytes > LONG { 4 << 20 } else { 128 << 10 }
+}
+
+/// V8's kExternalAllocationSoftLimit.
+const LONG: usize = 64 << 20;

@@ -155,6 +155,8 @@ export interface ReconfigureSpec {
    * the file system shows it: not the old blocks of copy-on-write, snapshots, backups or the spare blocks of an SSD.
    */
   readonly discardSource?: 'unlink' | 'overwrite'
+  /** Most bytes of disks per second that are converted, on average; default: as fast as it goes. */
+  readonly maxBytesPerSecond?: number
   readonly home?: CryptoSpec
   readonly disks?: readonly {
     readonly diskId: string
@@ -170,6 +172,9 @@ export interface ReconfigureSpec {
   /** Ids of disks that leave the VM; their files stay. Their keys are not needed. */
   readonly removeDisks?: readonly string[]
 }
+
+/** How fast disks may be converted. */
+export type ConversionPace = Pick<ReconfigureSpec, 'maxBytesPerSecond'>
 
 /** How far an in-place conversion of a disk is. */
 export interface DiskConversion {
@@ -191,6 +196,11 @@ export interface DiskConfig {
   readonly generation?: number
   /** Further KEKs that open the disk: a shallow recrypt was interrupted. */
   readonly formerKeys?: readonly CryptoKeyId[]
+  /**
+   * Of a disk of several files that are not all under `key` alone: the KEKs of each encrypted one, base first. One of each
+   * is needed. Absent: any one of `key` and `formerKeys` opens the disk.
+   */
+  readonly linkKeys?: readonly (readonly CryptoKeyId[])[]
   /** Open for several writers (`sharing = "multi-writer"`). */
   readonly shared?: true
   /**
@@ -353,6 +363,46 @@ export interface MigrationPiece {
   readonly last: boolean
 }
 
+/** A folder outside the datastores that is made of a VM that is off: ciphertext under one KEK, and sums of all of it. */
+export interface ExportSpec {
+  /** Absolute path on the host of the folder that is made. */
+  readonly to: string
+  /** The KEK that every part of the export is wrapped with; whoever restores it needs no other. */
+  readonly key: CryptoKeyId
+}
+
+/** What an export says of itself. */
+export interface ExportDescription {
+  readonly vmId: string
+  readonly name: string
+  /** ISO 8601, UTC. */
+  readonly exportedAt: string
+  readonly key: CryptoKeyId
+  readonly disks: readonly {
+    readonly diskId: string
+    readonly device: string
+    readonly capacityBytes: number
+  }[]
+}
+
+/** A VM that is made of an export. */
+export interface RestoreSpec {
+  /** Absolute path on the host of the export, which is only read. */
+  readonly from: string
+  /** UUID of the VM: that of the export, or a new one. */
+  readonly vmId: string
+  readonly name: string
+  readonly datastore: string
+  readonly homeKey: CryptoKeyId
+  /** Each disk of the export once. */
+  readonly disks: readonly {
+    readonly diskId: string
+    /** UUID of the disk in the new VM. */
+    readonly newDiskId: string
+    readonly key: CryptoKeyId
+  }[]
+}
+
 /** Progress of one piece of a task. */
 export interface WorkProgress {
   /** What is worked on, for instance `encrypt scsi0:0`. */
@@ -403,7 +453,7 @@ export interface HostApi {
    * Goes on with every in-place conversion of the VM and ends it. VMSEAL_ENCRYPTION_KEY_REQUIRED when a key of one is not here,
    * VMSEAL_INVALID_STATE when no disk is in conversion.
    */
-  resumeConversion(vm: VmReference, work?: Work): Promise<VmConfig>
+  resumeConversion(vm: VmReference, pace: ConversionPace, work?: Work): Promise<VmConfig>
   readVirtualMachine(vm: VmReference): Promise<VmConfig>
   /**
    * VMSEAL_DEVICE_NOT_DISK, VMSEAL_DISK_NOT_FILE (a raw device mapping), VMSEAL_DISK_IN_CONVERSION, VMSEAL_DESCRIPTOR_UNSUPPORTED
@@ -439,6 +489,22 @@ export interface HostApi {
    * at all.
    */
   cloneVirtualMachine(vm: VmReference, spec: CloneSpec, work?: Work): Promise<VmConfig>
+
+  /**
+   * Moves a VM that is off to another datastore of the host, byte for byte and without a key. Its place changes with the .vmx in the new
+   * place, so it is whole in one of them at every instant. VMSEAL_NO_SPACE, VMSEAL_ALREADY_EXISTS (a folder of its name is there),
+   * VMSEAL_DISK_IN_CONVERSION, VMSEAL_DISK_CHAIN (a linked clone, or its parent), VMSEAL_DISK_SHARED: then nothing was changed.
+   */
+  moveVirtualMachine(vm: VmReference, datastore: string, work?: Work): Promise<VmConfig>
+
+  /** Whole, or not there. Of a VM with snapshots its present state. VMSEAL_ALREADY_EXISTS when there is something at the path. */
+  exportVirtualMachine(vm: VmReference, spec: ExportSpec, work?: Work): Promise<ExportDescription>
+  /** What an export says of itself; nothing is verified but its form. VMSEAL_EXPORT_INVALID, VMSEAL_NOT_FOUND. */
+  describeExport(from: string): Promise<ExportDescription>
+  /** Reads all of an export. VMSEAL_EXPORT_INVALID when it is not what was exported, VMSEAL_ENCRYPTION_KEY_REQUIRED without its KEK. */
+  verifyExport(from: string, work?: Work): Promise<ExportDescription>
+  /** Makes a VM of an export, its disks byte for byte under DEKs that are wrapped anew. Whole or not at all. */
+  restoreVirtualMachine(spec: RestoreSpec, work?: Work): Promise<VmConfig>
 
   /** Writes up to 1 MiB, base64, to a disk as a guest does, and makes it durable. */
   writeDisk(vm: VmReference, diskId: string, offset: number, data: string): Promise<void>

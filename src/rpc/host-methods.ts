@@ -48,6 +48,7 @@ const vmConfig = object({
       key: optional(keyId),
       generation: optional(count),
       formerKeys: optional(listOf(keyId, 1000)),
+      linkKeys: optional(listOf(listOf(keyId, 1000), 1000)),
       shared: optional((value) => value === true),
       conversion: optional(
         object({ mode: oneOf('encrypt', 'decrypt', 'recrypt'), doneBytes: count, totalBytes: count }),
@@ -79,6 +80,13 @@ const migrationPiece = object({
   // No pattern over so much text: the host that opens the piece looks at every byte of it.
   data: (value) => typeof value === 'string' && value.length <= 2 * 1024 * 1024,
   last: (value) => typeof value === 'boolean',
+})
+const exportDescription = object({
+  vmId: uuid,
+  name: text(),
+  exportedAt: text(),
+  key: keyId,
+  disks: listOf(object({ diskId: uuid, device: text(), capacityBytes: count }), 1000),
 })
 
 export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
@@ -112,7 +120,7 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   removeKey: { values: 1, kind: 'change', result: nothing },
   createVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
   reconfigureVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
-  resumeConversion: { values: 1, kind: 'change', long: true, result: vmConfig },
+  resumeConversion: { values: 2, kind: 'change', long: true, result: vmConfig },
   readVirtualMachine: { values: 1, kind: 'read', result: vmConfig },
   describeDisk: {
     values: 2,
@@ -147,6 +155,11 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   removeSnapshot: { values: 3, kind: 'change', long: true, result: vmConfig },
   consolidateDisks: { values: 1, kind: 'change', long: true, result: vmConfig },
   cloneVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  moveVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },
+  exportVirtualMachine: { values: 2, kind: 'change', long: true, result: exportDescription },
+  describeExport: { values: 1, kind: 'read', result: exportDescription },
+  verifyExport: { values: 1, kind: 'read', long: true, result: exportDescription },
+  restoreVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
   writeDisk: { values: 4, kind: 'change', local: true, result: nothing },
   digestDisk: {
     values: 2,

@@ -7,13 +7,22 @@ import type { HostApi } from './host-api.js'
 import { callHost, hostMethods, isHostMethod, type HostMethodName } from './host-methods.js'
 import { longestMessage, malformed, parseMessage } from './message-text.js'
 import { RequestLog, type LoggedRequest, type RequestLogLimits } from './request-log.js'
-import { listOf, object, type Shape } from './shapes.js'
+import { listOf, object, text, type Shape } from './shapes.js'
 import { beatMs, instanceHeader, receivedHeader, rpcPath, rpcVersions, uuidPattern } from './wire.js'
+
+/** The host's own certificate, for a vCenter that renews it. */
+export interface CertificateKeeper {
+  /** Makes another key, and a signing request for it (PKCS#10, PEM). An earlier one that was not used is void. */
+  request(): Promise<string>
+  /** Takes the certificate (PEM) for the newest request into use, durably. VMSEAL_CERTIFICATE_INVALID. */
+  install(certificate: string): Promise<void>
+}
 
 export interface HostServerOptions {
   readonly host: HostApi
   readonly hostId: string
   readonly limits?: Partial<RequestLogLimits>
+  readonly certificate?: CertificateKeeper
 }
 
 /** An answer that nobody reads is given up after so many beats. */
@@ -23,13 +32,15 @@ export class HostServer {
   readonly #host: HostApi
   readonly #hostId: string
   readonly #log: RequestLog
+  readonly #certificate: CertificateKeeper | undefined
   /** A new one means: what was remembered is forgotten. */
   readonly #instance = randomUUID()
 
-  constructor({ host, hostId, limits }: HostServerOptions) {
+  constructor({ host, hostId, limits, certificate }: HostServerOptions) {
     this.#host = host
     this.#hostId = hostId
     this.#log = new RequestLog(limits)
+    this.#certificate = certificate
   }
 
   /** Answers one request; never throws. */
@@ -45,6 +56,12 @@ export class HostServer {
     const { method, url = '' } = request
     if (method === 'GET' && url === rpcPath)
       return send(response, 200, { versions: rpcVersions, instance: this.#instance, hostId: this.#hostId })
+    const [, ofCertificate, step] = /^\/vmseal\/(\d{1,4})\/certificate(\/request)?$/.exec(url) ?? []
+    if (ofCertificate !== undefined && this.#certificate) {
+      if (!rpcVersions.includes(Number(ofCertificate))) throw new VmsealError('VMSEAL_RPC_VERSION')
+      if (method !== 'POST') throw malformed(`${method} is not answered here`)
+      return send(response, 200, await renew(this.#certificate, step !== undefined, await readBody(request)))
+    }
     const [, version, id] = /^\/vmseal\/(\d{1,4})\/requests(?:\/([0-9a-f-]{36}))?$/.exec(url) ?? []
     if (version === undefined || (id !== undefined && !uuidPattern.test(id)))
       return send(response, 404, { error: toErrorMessage(malformed('there is no such address')) })
@@ -84,6 +101,16 @@ export class HostServer {
     const run = (work: object) => callHost(this.#host, method, values, work)
     return this.#log.begin({ id, digest, method, kind, run })
   }
+}
+
+const isCertificate: Shape = object({ certificate: text(16 * 1024) })
+
+async function renew(keeper: CertificateKeeper, asks: boolean, body: Buffer): Promise<object> {
+  if (asks) return { result: await keeper.request() }
+  const message = parseMessage(body.toString('utf8'))
+  if (!isCertificate(message)) throw malformed('it is no certificate')
+  await keeper.install((message as { certificate: string }).certificate)
+  return { result: null }
 }
 
 const isRequest: Shape = object({ method: isHostMethod, values: listOf(() => true, 16) })

@@ -147,7 +147,7 @@ const isProgress: Shape = object({
 
 /** Of OpenSSL and Node: one side does not accept the certificate of the other. */
 const untrustedCodes =
-  /^(ERR_TLS_CERT_ALTNAME_INVALID|UNABLE_TO_.*|.*SELF_SIGNED_CERT.*|CERT_.*|INVALID_PURPOSE|ERR_SSL_TLSV1.*_ALERT_(UNKNOWN_CA|.*CERTIFICATE.*)|ERR_SSL_.*BAD_CERTIFICATE|ERR_SSL_.*CERTIFICATE_REQUIRED|VMSEAL_OTHER_KEY)$/
+  /^(ERR_TLS_CERT_ALTNAME_INVALID|UNABLE_TO_.*|.*SELF_SIGNED_CERT.*|CERT_.*|INVALID_PURPOSE|ERR_SSL_TLSV1.*_ALERT_(UNKNOWN_CA|.*CERTIFICATE.*)|ERR_SSL_.*BAD_CERTIFICATE|ERR_SSL_.*ALERT_CERTIFICATE_.*|ERR_SSL_.*CERTIFICATE_REQUIRED|VMSEAL_OTHER_KEY)$/
 
 function linkError(error: unknown, delivered: boolean): Error {
   if (error instanceof LinkError) return error

@@ -8,6 +8,7 @@ import { Agent } from 'node:https'
 import { checkServerIdentity, createSecureContext, type ConnectionOptions } from 'node:tls'
 import { VmsealError } from '../errors.js'
 import { Backoff } from './backoff.js'
+import { expired, expiredCode } from './certificate-client.js'
 import { fromErrorMessage, type ErrorMessage } from './error-message.js'
 import type { HostApi, Work } from './host-api.js'
 import { hostApiOf, hostMethods, type HostMethodName } from './host-methods.js'
@@ -60,6 +61,15 @@ const undeliveredAttempts = 4
 /** Ids in one header. */
 const receivedAtOnce = 50
 
+/** The certificate that the host showed last. */
+export interface ShownCertificate {
+  /** Hex SHA-256 of its public key. */
+  readonly keyHash: string
+  /** Milliseconds since 1970. */
+  readonly notBefore: number
+  readonly notAfter: number
+}
+
 interface Instance {
   readonly version: number
   readonly id: string
@@ -69,7 +79,11 @@ export class HttpsHost {
   readonly api: HostApi
   readonly #options: HttpsHostOptions
   readonly #timing: LinkTiming
-  readonly #agent: Agent
+  readonly #agents: Agent[] = []
+  #agent: Agent
+  #credentials: LinkCredentials
+  #keyHashes: ReadonlySet<string>
+  #shown: ShownCertificate | undefined
   readonly #closed = new AbortController()
   #instance: Instance | undefined
   #received: string[] = []
@@ -79,10 +93,34 @@ export class HttpsHost {
   constructor(options: HttpsHostOptions) {
     this.#options = options
     this.#timing = { ...usualTiming, ...options.timing }
-    this.#agent = agentFor(options)
+    this.#credentials = options.credentials
+    this.#keyHashes = new Set([options.keyHash])
+    this.#agent = this.#newAgent()
     // One listener for each request that is under way.
     setMaxListeners(0, this.#closed.signal)
     this.api = hostApiOf((name, values, work) => this.#request(name, values, work))
+  }
+
+  /** Undefined until there was a connection. */
+  get shown(): ShownCertificate | undefined {
+    return this.#shown
+  }
+
+  get keyHashes(): ReadonlySet<string> {
+    return this.#keyHashes
+  }
+
+  /** From now on the host may show these public keys, and no other. */
+  accept(keyHashes: readonly string[]): void {
+    this.#keyHashes = new Set(keyHashes)
+    this.#turnOver()
+  }
+
+  /** New connections are made with these; what is under way goes on over those that are open. */
+  use(credentials: LinkCredentials): void {
+    if (credentials.certificate === this.#credentials.certificate) return
+    this.#credentials = credentials
+    this.#turnOver()
   }
 
   /** Changes that the host works on now and that nobody here began. */
@@ -101,7 +139,48 @@ export class HttpsHost {
   /** Requests that are under way reject; the host goes on with what it works on. */
   close(): void {
     this.#closed.abort()
-    this.#agent.destroy()
+    for (const agent of this.#agents) agent.destroy()
+  }
+
+  #turnOver(): void {
+    // Those in use end with their requests: they were looked at when they were made.
+    this.#shown = undefined
+    for (const sockets of Object.values(this.#agent.freeSockets))
+      for (const socket of sockets ?? []) socket.destroy()
+    this.#agent = this.#newAgent()
+  }
+
+  /** Lets in the public keys that count, under the one CA, for the one host id. Sessions are not resumed: each is checked. */
+  #newAgent(): Agent {
+    const { address, hostId } = this.#options
+    const secureContext = withTlsOptions(this.#credentials, createSecureContext)
+    const servername = hostCertificateName(hostId)
+    const options: ConnectionOptions = {
+      secureContext,
+      servername,
+      checkServerIdentity: (_, certificate) => {
+        const wrongName = checkServerIdentity(servername, certificate)
+        if (wrongName) return wrongName
+        const keyHash = keyHashOf(new X509Certificate(certificate.raw))
+        if (this.#keyHashes.has(keyHash)) {
+          const { valid_from: from, valid_to: to } = certificate
+          this.#shown = { keyHash, notBefore: Date.parse(from), notAfter: Date.parse(to) }
+          return undefined
+        }
+        const error = new Error(`${address.host}:${address.port} shows another public key`)
+        return Object.assign(error, { code: 'VMSEAL_OTHER_KEY' })
+      },
+    }
+    const agent = new Agent({
+      ...options,
+      keepAlive: true,
+      maxSockets: 128,
+      // A connection costs more than a request: as many stay open as vCenter uses at once.
+      maxFreeSockets: 16,
+      maxCachedSessions: 0,
+    })
+    this.#agents.push(agent)
+    return agent
   }
 
   async #request(name: HostMethodName, values: readonly unknown[], work: Work): Promise<unknown> {
@@ -263,6 +342,7 @@ export class HttpsHost {
   }
 
   #untrusted(cause: LinkError): VmsealError {
+    if ((cause.cause as NodeJS.ErrnoException | undefined)?.code === expiredCode) return expired(this.#name())
     return new VmsealError(
       'VMSEAL_HOST_NOT_TRUSTED',
       `${this.#name()} is not the host that was added, or has left this vCenter: ${cause.message}`,
@@ -284,22 +364,4 @@ function resultOf(message: unknown): unknown {
   if (error === undefined) return result
   if (!isErrorMessage(error)) throw malformed('it is no error')
   throw fromErrorMessage(error as ErrorMessage)
-}
-
-/** Lets in the one public key, under the one CA, for the one host id. Sessions are not resumed: each is checked. */
-function agentFor({ address, hostId, keyHash, credentials }: HttpsHostOptions): Agent {
-  const secureContext = withTlsOptions(credentials, createSecureContext)
-  const servername = hostCertificateName(hostId)
-  const options: ConnectionOptions = {
-    secureContext,
-    servername,
-    checkServerIdentity: (_, certificate) => {
-      const wrongName = checkServerIdentity(servername, certificate)
-      if (wrongName) return wrongName
-      if (keyHashOf(new X509Certificate(certificate.raw)) === keyHash) return undefined
-      const error = new Error(`${address.host}:${address.port} shows another public key`)
-      return Object.assign(error, { code: 'VMSEAL_OTHER_KEY' })
-    },
-  }
-  return new Agent({ ...options, keepAlive: true, maxSockets: 128, maxFreeSockets: 4, maxCachedSessions: 0 })
 }

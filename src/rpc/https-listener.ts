@@ -92,6 +92,16 @@ export class HttpsListener {
 
   /** From now on these are let in and answered so; connections that are open are closed. */
   serve(admission: Admission, answer: Answer): void {
+    this.#current = this.#prepare(admission, answer)
+    this.#closeConnections()
+  }
+
+  /** Who comes from now on is shown another certificate, and let in so; connections that are open go on. */
+  renew(admission: Admission, answer: Answer): void {
+    this.#current = this.#prepare(admission, answer)
+  }
+
+  #prepare(admission: Admission, answer: Answer): HttpsServer {
     const { handshakeMs, requestMs, idleMs } = this.#limits
     const next = withTlsOptions(admission, (options) => {
       const client = 'clientKeyHash' in admission ? { requestCert: true, rejectUnauthorized: true } : {}
@@ -110,8 +120,7 @@ export class HttpsListener {
     })
     // A request that breaks HTTP ends its connection and nothing else.
     next.on('clientError', (_, socket) => socket.destroy())
-    this.#current = next
-    this.#closeConnections()
+    return next
   }
 
   async close(): Promise<void> {

@@ -3,6 +3,8 @@ import { object, text, type Shape } from './shapes.js'
 
 export const rpcPath = '/vmseal'
 export const joinPath = '/vmseal/join'
+/** Of a version of `rpcPath`: `POST` of a request for a signing request, and of the certificate made of it. */
+export const certificatePath = 'certificate'
 /** What this release speaks, newest last. The client takes the newest that both know. */
 export const rpcVersions: readonly number[] = [1]
 /** Instance of the host that a request is meant for. */

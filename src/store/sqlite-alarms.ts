@@ -21,28 +21,32 @@ export function alarmTable(database: SqliteDatabase): AlarmTable {
           entity: { type: entityType, name: entityName },
         })),
 
-    open: async ({ entity, ...record }) => {
-      database.run(
-        `INSERT OR REPLACE INTO alarm (kind, entity_type, entity_name, status, message, event, sequence, opened_at,
-           acknowledged_by, acknowledged_at)
-         VALUES (@kind, @entityType, @entityName, @status, @message, @event, @sequence, @openedAt,
-           @acknowledgedBy, @acknowledgedAt)`,
-        { ...record, entityType: entity.type, entityName: entity.name },
-      )
-    },
+    open: ({ entity, ...record }) =>
+      database.inGroup(() => {
+        database.run(
+          `INSERT OR REPLACE INTO alarm (kind, entity_type, entity_name, status, message, event, sequence, opened_at,
+             acknowledged_by, acknowledged_at)
+           VALUES (@kind, @entityType, @entityName, @status, @message, @event, @sequence, @openedAt,
+             @acknowledgedBy, @acknowledgedAt)`,
+          { ...record, entityType: entity.type, entityName: entity.name },
+        )
+      }),
 
-    clear: async (kind, { type, name }) =>
-      database.run(`DELETE FROM alarm WHERE kind = @kind AND entity_type = @type AND entity_name = @name`, {
-        kind,
-        type,
-        name,
-      }) === 1,
+    clear: (kind, { type, name }) =>
+      database.inGroup(
+        () =>
+          database.run(
+            `DELETE FROM alarm WHERE kind = @kind AND entity_type = @type AND entity_name = @name`,
+            { kind, type, name },
+          ) === 1,
+      ),
 
     getPosition: async () =>
       database.first<{ sequence: number }>(`SELECT sequence FROM alarm_position`)?.sequence ?? 0,
 
-    setPosition: async (sequence) => {
-      database.run(`UPDATE alarm_position SET sequence = @sequence`, { sequence })
-    },
+    setPosition: (sequence) =>
+      database.inGroup(() => {
+        database.run(`UPDATE alarm_position SET sequence = @sequence`, { sequence })
+      }),
   }
 }

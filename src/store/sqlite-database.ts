@@ -16,10 +16,18 @@ export type Stored<Record, Json extends keyof Record> = Omit<Record, Json> & {
 /** Schema changes in order; number n takes the schema from version n to n + 1. A released one is never edited. */
 export type Migrations = readonly string[]
 
+interface GroupMember {
+  readonly work: () => unknown
+  readonly resolve: (result: unknown) => void
+  readonly reject: (error: unknown) => void
+}
+
 export class SqliteDatabase {
   readonly #database: Database.Database
   readonly #file: string
   readonly #statements = new Map<string, Database.Statement>()
+  /** Asked for in this turn of the event loop, in this order. */
+  #group: GroupMember[] = []
 
   /** Opens or creates `file`. VMSEAL_STORE_INVALID if it is no database or has a newer schema. */
   static open(file: string, migrations: Migrations): SqliteDatabase {
@@ -65,7 +73,53 @@ export class SqliteDatabase {
     }
   }
 
+  /**
+   * As `transaction`, with one sync to the disk for all that is asked for in the same turn of the event loop: a key that is
+   * pushed to 64 hosts is on record 64 times. Each is done as a whole or not at all, in the order of asking, and is durable
+   * when it resolves. `work` may not begin a transaction of its own.
+   */
+  inGroup<Result>(work: () => Result): Promise<Result> {
+    return new Promise<Result>((resolve, reject) => {
+      this.#group.push({ work, resolve: resolve as (result: unknown) => void, reject })
+      if (this.#group.length === 1) setImmediate(() => this.#commitGroup())
+    })
+  }
+
+  #commitGroup(): void {
+    const group = this.#group
+    this.#group = []
+    if (group.length === 0) return
+    const settle: (() => void)[] = []
+    try {
+      this.transaction(() => {
+        for (const member of group) settle.push(this.#doMember(member, group.length > 1))
+      })
+    } catch (error) {
+      for (const { reject } of group) reject(error)
+      return
+    }
+    for (const tell of settle) tell()
+  }
+
+  /** What it comes to once the group is committed. One that fails takes nothing of the others with it. */
+  #doMember({ work, resolve, reject }: GroupMember, isOneOfMany: boolean): () => void {
+    if (!isOneOfMany) {
+      const result = work()
+      return () => resolve(result)
+    }
+    this.#translate(() => this.#database.exec('SAVEPOINT member'))
+    try {
+      const result = work()
+      this.#translate(() => this.#database.exec('RELEASE member'))
+      return () => resolve(result)
+    } catch (error) {
+      this.#translate(() => this.#database.exec('ROLLBACK TO member; RELEASE member'))
+      return () => reject(error)
+    }
+  }
+
   close(): void {
+    if (this.#database.open) this.#commitGroup()
     this.#statements.clear()
     if (this.#database.open) this.#database.close()
   }

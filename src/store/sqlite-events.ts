@@ -22,7 +22,7 @@ export function eventTable(database: SqliteDatabase): EventTable {
     )
   return {
     append: async ({ id, time, actor, details }) =>
-      database.transaction(() => {
+      database.inGroup(() => {
         const row = { id, time, actor, details: JSON.stringify(details) }
         const { sequence, hash } = linkLine(chain(), row).link
         database.run(

@@ -24,18 +24,19 @@ function taskTable(database: SqliteDatabase): TaskTable {
         { limit },
       ),
 
-    save: async (record) => {
-      database.run(
-        `INSERT INTO task (id, name, entity, state, created_at, started_at, ended_at, error_code, error_message,
+    save: (record) =>
+      database.inGroup(() => {
+        database.run(
+          `INSERT INTO task (id, name, entity, state, created_at, started_at, ended_at, error_code, error_message,
            done_bytes, total_bytes)
          VALUES (@id, @name, @entity, @state, @createdAt, @startedAt, @endedAt, @errorCode, @errorMessage,
            @doneBytes, @totalBytes)
          ON CONFLICT (id) DO UPDATE SET state = @state, started_at = @startedAt, ended_at = @endedAt,
            error_code = @errorCode, error_message = @errorMessage, done_bytes = @doneBytes,
            total_bytes = @totalBytes`,
-        { ...record },
-      )
-    },
+          { ...record },
+        )
+      }),
 
     failUnfinished: async (endedAt, code, message) =>
       database.run(

@@ -38,11 +38,41 @@ export function openSqliteStore(file: string): Store {
 
 function clusterTable(database: SqliteDatabase): Store['clusters'] {
   return {
-    list: async () => database.all(`SELECT id, name, created_at AS createdAt FROM cluster ORDER BY name`),
+    list: async () =>
+      database.all(
+        `SELECT id, name, created_at AS createdAt, crypto_mode AS cryptoMode, crypto_provider_id AS cryptoProviderId,
+           crypto_key_id AS cryptoKeyId
+         FROM cluster ORDER BY name`,
+      ),
     insert: async (record) => {
       database.run(`INSERT INTO cluster (id, name, created_at) VALUES (@id, @name, @createdAt)`, {
         ...record,
       })
+    },
+    rename: async (id, name) =>
+      database.run(`UPDATE cluster SET name = @name WHERE id = @id`, { id, name }) > 0,
+    remove: async (id) =>
+      database.transaction(() => {
+        const removed = database.run(
+          `DELETE FROM cluster WHERE id = @id
+             AND NOT EXISTS (SELECT 1 FROM host WHERE cluster_id = @id)
+             AND NOT EXISTS (SELECT 1 FROM vm WHERE cluster_id = @id)
+             AND NOT EXISTS (SELECT 1 FROM vm_intent WHERE cluster_id = @id)`,
+          { id },
+        )
+        if (removed === 0) return false
+        database.run(`DELETE FROM key_provider_default WHERE entity = @id`, { id })
+        database.run(`DELETE FROM permission WHERE entity_type = 'cluster' AND entity_id = @id`, { id })
+        return true
+      }),
+
+    setCryptoMode: async (id, columns) => {
+      database.run(
+        `UPDATE cluster SET crypto_mode = @cryptoMode, crypto_provider_id = @cryptoProviderId,
+           crypto_key_id = @cryptoKeyId
+         WHERE id = @id`,
+        { id, ...columns },
+      )
     },
   }
 }
@@ -104,7 +134,7 @@ function missingKeyTable(database: SqliteDatabase): Store['missingKeys'] {
         .map(({ providerId, keyId, ...row }) => ({ key: { keyId, providerId }, ...row })),
 
     replace: async (vmId, records) =>
-      database.transaction(() => {
+      database.inGroup(() => {
         database.run(`DELETE FROM missing_key WHERE vm_id = @vmId`, { vmId })
         for (const [position, { key, hop, code, message, since }] of records.entries())
           database.run(
@@ -135,7 +165,7 @@ function vmIntentTable(database: SqliteDatabase): Store['vmIntents'] {
       database.run(
         `INSERT INTO vm_intent (vm_id, kind, cluster_id, datastore, vmx, keys, home_policy_id, disk_policy_ids, began_at)
          VALUES (@vmId, @kind, @clusterId, @datastore, @vmx, @keys, @homePolicyId, @diskPolicyIds, @beganAt)
-         ON CONFLICT (vm_id) DO UPDATE SET kind = @kind, began_at = @beganAt`,
+         ON CONFLICT (vm_id) DO UPDATE SET kind = @kind, datastore = @datastore, vmx = @vmx, began_at = @beganAt`,
         {
           ...record,
           keys: JSON.stringify(record.keys),

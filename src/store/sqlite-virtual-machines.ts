@@ -71,7 +71,7 @@ export class SqliteVmTable implements VmTable {
   }
 
   async update(record: VmRecord): Promise<boolean> {
-    return this.#database.transaction(() => {
+    return this.#database.inGroup(() => {
       const updated = this.#database.run(
         `UPDATE vm SET revision = revision + 1, name = @name, cluster_id = @clusterId, host_id = @hostId,
            datastore = @datastore, vmx = @vmx, home_policy_id = @homePolicyId, provider_id = @providerId,
@@ -149,6 +149,7 @@ export class SqliteVmTable implements VmTable {
          UNION SELECT key_id FROM disk WHERE provider_id = @providerId
          UNION SELECT key_id FROM former_key WHERE provider_id = @providerId
          UNION SELECT key_id FROM host WHERE provider_id = @providerId
+         UNION SELECT crypto_key_id FROM cluster WHERE crypto_provider_id = @providerId AND crypto_key_id IS NOT NULL
          UNION SELECT json_extract(key.value, '$.keyId') FROM vm_intent, json_each(vm_intent.keys) AS key
            WHERE json_extract(key.value, '$.providerId') = @providerId`,
         { providerId },

@@ -93,7 +93,14 @@ export interface ClusterRecord {
   readonly id: string
   readonly name: string
   readonly createdAt: string
+  /** Whether its hosts are safe on demand or always. */
+  readonly cryptoMode: 'onDemand' | 'forceEnable'
+  /** Where host keys come from; null: the default provider. With `cryptoKeyId` that key of it, else a new one for each host. */
+  readonly cryptoProviderId: string | null
+  readonly cryptoKeyId: string | null
 }
+
+export type ClusterCryptoColumns = Pick<ClusterRecord, 'cryptoMode' | 'cryptoProviderId' | 'cryptoKeyId'>
 
 export interface HostRecord {
   readonly id: string
@@ -185,10 +192,11 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
-/** A VM that is about to be made or removed as a whole, or to run on another host. */
+/** A VM that is about to be made, moved or removed as a whole, or to run on another host. */
 export interface VmIntentRecord {
   readonly vmId: string
-  readonly kind: 'create' | 'destroy' | 'migrate'
+  /** `relocate`: the place is the new one. */
+  readonly kind: 'create' | 'destroy' | 'relocate' | 'migrate'
   readonly clusterId: string
   readonly datastore: string
   readonly vmx: string
@@ -271,10 +279,12 @@ export type AlarmKind =
   | 'vm.locked'
   | 'vm.recrypt'
   | 'vm.noSpace'
+  | 'vm.conversion'
   | 'host.needsEncryptionMode'
   | 'host.hostKeyReplaced'
   | 'host.refusesKeys'
   | 'host.connection'
+  | 'host.certificate'
   | 'keyProvider.unreachable'
   | 'keyProvider.notTrusted'
   | 'keyProvider.clientCertificate'
@@ -366,7 +376,12 @@ export interface KeyCreationTable {
 
 interface ClusterTable {
   list(): Promise<ClusterRecord[]>
-  insert(record: ClusterRecord): Promise<void>
+  insert(record: Omit<ClusterRecord, keyof ClusterCryptoColumns>): Promise<void>
+  /** False if there is no such cluster. Fails with VMSEAL_ALREADY_EXISTS. */
+  rename(id: string, name: string): Promise<boolean>
+  /** With its permissions and its default provider. False while a host or a VM is in it, or one is being made there. */
+  remove(id: string): Promise<boolean>
+  setCryptoMode(id: string, columns: ClusterCryptoColumns): Promise<void>
 }
 
 interface HostTable {
@@ -383,14 +398,17 @@ interface HostLinkTable {
   save(record: HostLinkRecord): Promise<void>
 }
 
-/** What vCenter's CA for its hosts has signed for itself, PEM. Its private keys are files. */
+/** What vCenter's CA for its hosts has signed for itself, PEM, and what it knows of their keys. Its private keys are files. */
 export interface HostAuthorityTable {
   get(name: HostAuthorityPem): Promise<string | undefined>
   set(name: HostAuthorityPem, pem: string): Promise<void>
 }
 
-/** The CA's certificate; vCenter's signing request and certificate. */
-type HostAuthorityPem = 'authority' | 'request' | 'certificate'
+/**
+ * The CA's certificate; vCenter's signing request and certificate; of a host id the hash of the public key that it gets next
+ * (empty: none); of the hash of a public key that counts no more, since when.
+ */
+type HostAuthorityPem = 'authority' | 'request' | 'certificate' | `next ${string}` | `withdrawn ${string}`
 
 export interface StoragePolicyTable {
   list(): Promise<StoragePolicyRecord[]>

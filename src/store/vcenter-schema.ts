@@ -186,4 +186,9 @@ export const vcenterMigrations: Migrations = [
   CREATE INDEX vm_policy ON vm (home_policy_id);
   CREATE INDEX disk_policy ON disk (policy_id)
   `,
+  `
+  ALTER TABLE cluster ADD COLUMN crypto_mode TEXT NOT NULL DEFAULT 'onDemand';
+  ALTER TABLE cluster ADD COLUMN crypto_provider_id TEXT;
+  ALTER TABLE cluster ADD COLUMN crypto_key_id TEXT
+  `,
 ]

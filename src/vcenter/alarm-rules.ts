@@ -72,7 +72,16 @@ const rules: {
     outcome !== 'success'
       ? []
       : clear(vm(name), 'vm.noSpace', ...(operation === 'recrypt' ? (['vm.recrypt'] as const) : [])),
-  'vim.event.VmRemovedEvent': ({ vm: name }) => clear(vm(name), 'vm.locked', 'vm.recrypt', 'vm.noSpace'),
+  'vmseal.vm.crypto.ConversionInterrupted': ({ vm: name, disks }) =>
+    open(
+      'yellow',
+      'vm.conversion',
+      vm(name),
+      `${disks.map(({ device, mode }) => `${device} (${mode})`).join(', ')} in conversion and nothing works on it; the VM stays off. Go on: vmseal vm resume-conversion ${name}`,
+    ),
+  'vmseal.vm.crypto.ConversionEnded': ({ vm: name }) => clear(vm(name), 'vm.conversion'),
+  'vim.event.VmRemovedEvent': ({ vm: name }) =>
+    clear(vm(name), 'vm.locked', 'vm.recrypt', 'vm.noSpace', 'vm.conversion'),
   'com.vmware.vc.host.Crypto.ReqEnable.KeyMissingOnKMS': needsMode,
   'com.vmware.vc.host.Crypto.ReqEnable.KMSClusterError': needsMode,
   'com.vmware.vc.host.Crypto.Enabled': ({ host }) => clear(hostOf(host), 'host.needsEncryptionMode'),
@@ -94,10 +103,19 @@ const rules: {
   'vim.event.HostConnectionLostEvent': ({ host, message }) =>
     open('red', 'host.connection', hostOf(host), message),
   'vim.event.HostConnectedEvent': ({ host }) => clear(hostOf(host), 'host.connection'),
+  'vmseal.host.certificate.RenewalFailed': ({ host, expires, message }) =>
+    open(
+      'yellow',
+      'host.certificate',
+      hostOf(host),
+      `its certificate ends at ${expires} and could not be renewed: ${message}`,
+    ),
+  'vmseal.host.certificate.Renewed': ({ host }) => clear(hostOf(host), 'host.certificate'),
   'vim.event.HostRemovedEvent': ({ host }) =>
     clear(
       hostOf(host),
       'host.connection',
+      'host.certificate',
       'host.needsEncryptionMode',
       'host.refusesKeys',
       'host.hostKeyReplaced',

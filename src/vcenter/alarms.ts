@@ -23,12 +23,21 @@ export type AlarmEvent = Extract<
 
 const pageSize = 1000
 
+/** An event that alarms follow from. */
+interface Considered {
+  readonly event: VCenterEvent
+  readonly changes: readonly AlarmChange[]
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
 export class Alarms {
   readonly #table: AlarmTable
   readonly #events: EventLog
   readonly #clock: () => Date
   /** One change at a time. */
   readonly #turns = new Turns()
+  #waiting: Considered[] = []
 
   /** @internal */
   constructor(table: AlarmTable, events: EventLog, clock: () => Date) {
@@ -78,7 +87,11 @@ export class Alarms {
   /** @internal Draws its conclusions from an event that is in the log. */
   async consider(event: VCenterEvent): Promise<void> {
     const changes = alarmChanges(event)
-    if (changes.length > 0) await this.#turns.take('', () => this.#change(event, changes))
+    if (changes.length === 0) return
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ event, changes, resolve, reject })
+      if (this.#waiting.length === 1) void this.#turns.take('', () => this.#considerWaiting())
+    })
   }
 
   /** @internal Reads the events that an earlier process did not come to. */
@@ -100,47 +113,57 @@ export class Alarms {
     await this.#turns.take('', async () => this.#table.setPosition((await this.#events.head()).sequence))
   }
 
-  async #change(event: VCenterEvent, changes: readonly AlarmChange[]): Promise<void> {
-    const open = await this.#table.list()
-    let changed = false
-    for (const change of changes) {
-      const { kind, entity } = change
-      const before = open.find((alarm) => isSame(alarm, change))
-      // Told before: a restart reads some events twice.
-      if (before && before.sequence >= event.sequence) continue
-      if (change.to === 'green') {
-        if (!before) continue
-        changed = true
-        await this.#table.clear(kind, entity)
-        const { status: from, message } = before
-        await this.#tell({ alarm: kind, entity, from, to: 'green', event: event.id, message })
-        continue
-      }
-      const { to, message } = change
-      changed = true
-      await this.#table.open({
-        kind,
-        entity,
-        status: to,
-        message,
-        event: event.id,
-        sequence: event.sequence,
-        openedAt: before?.openedAt ?? event.time,
-        acknowledgedBy: before?.status === to ? before.acknowledgedBy : null,
-        acknowledgedAt: before?.status === to ? before.acknowledgedAt : null,
-      })
-      if (before?.status !== to)
-        await this.#tell({
-          alarm: kind,
-          entity,
-          from: before?.status ?? 'green',
-          to,
-          event: event.id,
-          message,
-        })
+  /** What came while others were considered, or in the same turn, is considered and written down together. */
+  async #considerWaiting(): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve))
+    const batch = this.#waiting
+    this.#waiting = []
+    try {
+      await this.#change(batch)
+      for (const { resolve } of batch) resolve()
+    } catch (error) {
+      for (const { reject } of batch) reject(error)
     }
+  }
+
+  async #change(batch: readonly Considered[]): Promise<void> {
+    const open = new Map((await this.#table.list()).map((alarm) => [keyOf(alarm), alarm]))
+    const writes: Promise<unknown>[] = []
+    for (const { event, changes } of batch)
+      for (const change of changes) writes.push(...this.#changeOne(open, event, change))
     // An event that changed nothing changes nothing when it is read again.
-    if (changed) await this.#table.setPosition(event.sequence)
+    if (writes.length > 0)
+      writes.push(this.#table.setPosition(Math.max(...batch.map(({ event }) => event.sequence))))
+    await Promise.all(writes)
+  }
+
+  /** Asks for the writes without waiting in between, so that they are one commit. */
+  #changeOne(open: Map<string, Alarm>, event: VCenterEvent, change: AlarmChange): Promise<unknown>[] {
+    const { kind, entity } = change
+    const before = open.get(keyOf(change))
+    // Told before: a restart reads some events twice.
+    if (before && before.sequence >= event.sequence) return []
+    const told = { alarm: kind, entity, from: before?.status ?? 'green', event: event.id } as const
+    if (change.to === 'green') {
+      if (!before) return []
+      open.delete(keyOf(change))
+      return [this.#table.clear(kind, entity), this.#tell({ ...told, to: 'green', message: before.message })]
+    }
+    const { to, message } = change
+    const alarm: Alarm = {
+      kind,
+      entity,
+      status: to,
+      message,
+      event: event.id,
+      sequence: event.sequence,
+      openedAt: before?.openedAt ?? event.time,
+      acknowledgedBy: before?.status === to ? before.acknowledgedBy : null,
+      acknowledgedAt: before?.status === to ? before.acknowledgedAt : null,
+    }
+    open.set(keyOf(change), alarm)
+    const written = this.#table.open(alarm)
+    return before?.status === to ? [written] : [written, this.#tell({ ...told, to, message })]
   }
 
   #tell(details: {
@@ -160,6 +183,10 @@ export class Alarms {
     if (!open) throw notFound('open alarm', `${alarm?.kind} of ${alarm?.entity?.name}`)
     return open
   }
+}
+
+function keyOf({ kind, entity: { type, name } }: AlarmName): string {
+  return JSON.stringify([kind, type, name])
 }
 
 function isSame(alarm: AlarmName, other: AlarmName): boolean {

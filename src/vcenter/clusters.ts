@@ -4,6 +4,15 @@ import { VmsealError } from '../errors.js'
 import type { HostApi, HostIdentity } from '../rpc/host-api.js'
 import { connectInProcess } from '../rpc/in-process.js'
 import type { ClusterRecord, HostRecord } from '../store/store.js'
+import {
+  checkCryptoMode,
+  cryptoModeOf,
+  setCryptoMode,
+  type ClusterCryptoMode,
+  type ClusterCryptoModeInfo,
+  type CryptoModeChange,
+  type CryptoModePolicy,
+} from './cluster-crypto-mode.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import type { HostInfo, Hosts } from './hosts.js'
@@ -38,7 +47,38 @@ export class Clusters {
     return found
   }
 
-  #cluster(record: ClusterRecord): Cluster {
+  /** Another name; its hosts, VMs and permissions stay. VMSEAL_ALREADY_EXISTS for a name that is taken. */
+  async rename(name: string, newName: string): Promise<Cluster> {
+    const { id } = await this.get(name)
+    const renamed = requireName('cluster name', newName)
+    if (renamed === name) return this.get(name)
+    if (!(await this.#services.store.clusters.rename(id, renamed))) throw notFound('cluster', name)
+    await this.#services.events.append('vim.event.ClusterRenamedEvent', { oldName: name, newName: renamed })
+    return this.get(renamed)
+  }
+
+  /**
+   * Forgets a cluster, with its default key provider and what users may do there. VMSEAL_INVALID_STATE, naming one, while hosts or VMs
+   * are in it.
+   */
+  async remove(name: string): Promise<void> {
+    const { store, events } = this.#services
+    const { id } = await this.get(name)
+    if (await store.clusters.remove(id)) {
+      await events.append('vim.event.ClusterDestroyedEvent', { cluster: name })
+      return
+    }
+    const host = (await store.hosts.list()).find(({ clusterId }) => clusterId === id)
+    const [vm] = await store.virtualMachines.search({ clusterId: id, limit: 1 })
+    const inIt = host ? `host ${host.name} is` : vm ? `VM ${vm.name} is` : 'a VM is being made or removed'
+    throw new VmsealError(
+      'VMSEAL_INVALID_STATE',
+      `${inIt} in cluster ${name}: take hosts out of it and remove or unregister its VMs first`,
+      { details: { subject: name } },
+    )
+  }
+
+  #cluster(record: Pick<ClusterRecord, 'id' | 'name'>): Cluster {
     return new Cluster(record, this.#services, this.#hosts)
   }
 }
@@ -50,7 +90,7 @@ export class Cluster {
   readonly #hosts: Hosts
 
   /** @internal */
-  constructor(record: ClusterRecord, services: Services, hosts: Hosts) {
+  constructor(record: Pick<ClusterRecord, 'id' | 'name'>, services: Services, hosts: Hosts) {
     this.id = record.id
     this.name = record.name
     this.#services = services
@@ -88,7 +128,9 @@ export class Cluster {
     const connection = new HostConnection(api, identity, this.id)
     const keys = await this.#services.store.virtualMachines.keysOfCluster(this.id)
     // A host that says it is safe is given them as well.
-    if (!known && keys.length > 0) await this.#services.hostEncryption.authorize(connection)
+    const { mode } = await cryptoModeOf(this.#services.store, this.id)
+    if (!known && (keys.length > 0 || mode === 'forceEnable'))
+      await this.#services.hostEncryption.authorize(connection)
     if (!known)
       await this.#services.store.hosts.save({
         id: identity.hostId,
@@ -105,6 +147,8 @@ export class Cluster {
 
   /** Its record, if it belongs here already. Refuses a host of another cluster, and a name that is taken. */
   async #check({ hostId, name }: Pick<HostIdentity, 'hostId' | 'name'>): Promise<HostRecord | undefined> {
+    const isThere = (await this.#services.store.clusters.list()).some(({ id }) => id === this.id)
+    if (!isThere) throw notFound('cluster', this.name)
     const hosts = await this.#services.store.hosts.list()
     const known = hosts.find((record) => record.id === hostId)
     if (known && known.clusterId !== this.id)
@@ -118,6 +162,34 @@ export class Cluster {
         details: { subject: name },
       })
     return known
+  }
+
+  /** Whether its hosts are safe on demand or always, and where their host keys come from. */
+  cryptoMode(): Promise<ClusterCryptoModeInfo> {
+    return cryptoModeOf(this.#services.store, this.id)
+  }
+
+  /**
+   * vSphere's SetCryptoMode. `''` is `onDemand`, the default: a host is switched to safe when a task needs it. `forceEnable`
+   * makes every connected host safe now, and every other one when it joins or is there again; the result tells of each. A host
+   * that becomes safe gets the key of the policy, or a new one of its provider, else of the default provider; one that is safe
+   * keeps its host key. VMSEAL_INVALID_ARGUMENT for another mode, and for a policy with both a key and a provider;
+   * VMSEAL_NOT_FOUND for a provider that is not registered; VMSEAL_NO_DEFAULT_KEY_PROVIDER.
+   */
+  async setCryptoMode(
+    mode: ClusterCryptoMode | '',
+    policy: CryptoModePolicy = {},
+  ): Promise<CryptoModeChange> {
+    const { tasks } = this.#services
+    return tasks.start({
+      name: 'Cluster.setCryptoMode',
+      entity: this.name,
+      lane: `cluster ${this.id}`,
+      run: async () => {
+        const wanted = await checkCryptoMode(this.#services, this.id, mode, policy)
+        return setCryptoMode(this.#services, this, wanted)
+      },
+    }).done
   }
 
   async hosts(): Promise<HostInfo[]> {

@@ -1,5 +1,6 @@
 /** What happened, on record: each event is durable before anyone is told. Details hold ids and names only. */
 import type { CryptoKeyId, ErrorCode } from '../errors.js'
+import type { DiskConversion } from '../rpc/host-api.js'
 import type {
   AlarmEntity,
   AlarmKind,
@@ -66,6 +67,13 @@ export interface VCenterEventDetails {
   /** A certificate that was about to expire was replaced: of the server, or without one of vCenter. */
   'vmseal.kms.crypto.CertificateRenewed': { readonly providerId: string; readonly server?: string }
   'vmseal.kms.crypto.KeyDestroyed': CryptoKeyId
+  'vmseal.host.certificate.Renewed': { readonly host: string; readonly expires: string }
+  'vmseal.host.certificate.RenewalFailed': {
+    readonly host: string
+    readonly expires: string
+    readonly error: ErrorCode
+    readonly message: string
+  }
   'vmseal.host.crypto.KeyRemoved': CryptoKeyId & { readonly host: string }
   'com.vmware.vc.vecs.KMSClientCertExpirationEvent': Expiry
   'com.vmware.vc.vecs.KMSServerCertExpirationEvent': Expiry & { readonly server: string }
@@ -76,6 +84,13 @@ export interface VCenterEventDetails {
     readonly error: ErrorCode
   }
   'com.vmware.vc.host.Crypto.Enabled': CryptoKeyId & { readonly host: string }
+  /** Hosts of the cluster are safe on demand or always; `keyId` or `providerId`: where their host keys come from. */
+  'vmseal.cluster.crypto.ModeChanged': {
+    readonly cluster: string
+    readonly mode: 'onDemand' | 'forceEnable'
+    readonly keyId?: CryptoKeyId
+    readonly providerId?: string
+  }
   'com.vmware.vc.host.Crypto.HostCryptoDisabled': { readonly host: string }
   /** The host got a new host key, because the KMS has lost its own: older dumps need the lost one. */
   'com.vmware.vc.host.Crypto.HostKey.NewKey.KeyMissingOnKMS': {
@@ -101,6 +116,13 @@ export interface VCenterEventDetails {
   'com.vmware.vc.vm.crypto.NoDiskSpace': VmKeys
   /** A shallow recrypt was interrupted: parts of the VM have wraps of the old key and of the new one. */
   'com.vmware.vc.vm.crypto.DiskchainUsingMixedKeys': VmKeys
+  /** Disks are in conversion in place, and nothing works on them: the VM stays off until it is gone on with. */
+  'vmseal.vm.crypto.ConversionInterrupted': {
+    readonly vm: string
+    readonly host: string
+    readonly disks: readonly (DiskConversion & { readonly device: string })[]
+  }
+  'vmseal.vm.crypto.ConversionEnded': { readonly vm: string; readonly host: string }
   /** An encrypted VM that is off is about to get another host; `sourceHost` is absent when nobody knows its host any more. */
   'com.vmware.vc.vm.VmMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost?: string }
   /** A VM that runs is about to get another host, with its memory encrypted on the way. */
@@ -120,10 +142,19 @@ export interface VCenterEventDetails {
     readonly host: string
     readonly sourceHost?: string
   }
+  /** The files of a VM are on another datastore. */
+  'vim.event.VmRelocatedEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly datastore: string
+    readonly sourceDatastore: string
+  }
   /** Unregistered or destroyed. */
   'vim.event.VmRemovedEvent': { readonly vm: string }
   /** Taken out of its cluster. */
   'vim.event.HostRemovedEvent': { readonly host: string }
+  'vim.event.ClusterRenamedEvent': { readonly oldName: string; readonly newName: string }
+  'vim.event.ClusterDestroyedEvent': { readonly cluster: string }
   'vim.event.AlarmStatusChangedEvent': {
     readonly alarm: AlarmKind
     readonly entity: AlarmEntity

@@ -7,6 +7,7 @@ import type { HostRecord } from '../store/store.js'
 const absences: ReadonlySet<ErrorCode> = new Set([
   'VMSEAL_HOST_UNREACHABLE',
   'VMSEAL_HOST_NOT_TRUSTED',
+  'VMSEAL_HOST_CERTIFICATE_EXPIRED',
   'VMSEAL_TASK_INTERRUPTED',
 ])
 
@@ -18,6 +19,7 @@ export class HostConnection {
   #identity: HostIdentity
   #reachable = true
   #missedSomething = false
+  #closedToVms = false
 
   constructor(api: HostApi, identity: HostIdentity, clusterId: string) {
     this.#api = api
@@ -48,6 +50,33 @@ export class HostConnection {
   /** Call it when the host was identified to be brought up to date: what is lost from then on counts again. */
   catchUp(): void {
     this.#missedSomething = false
+  }
+
+  /** It is about to leave encryption mode, or has: no VM comes to it that has another choice. */
+  get takesVms(): boolean {
+    return !this.#closedToVms && this.#identity.cryptoState !== 'pendingIncapable'
+  }
+
+  /** While `act` runs no VM comes to the host at all. */
+  async closedToVms<Result>(act: () => Promise<Result>): Promise<Result> {
+    this.#closedToVms = true
+    try {
+      return await act()
+    } finally {
+      this.#closedToVms = false
+    }
+  }
+
+  /** VMSEAL_INVALID_STATE while it is closed to VMs. */
+  requireOpenToVms(): void {
+    if (this.#closedToVms)
+      throw new VmsealError(
+        'VMSEAL_INVALID_STATE',
+        `host ${this.name} is leaving encryption mode: no VM goes there now`,
+        {
+          details: { subject: this.name },
+        },
+      )
   }
 
   has(datastore: string): boolean {
@@ -111,6 +140,20 @@ export class HostConnections {
       `host ${record.name} is not connected. Start it; one in this process also has to be connected with hosts.connect(host)`,
       { details: { subject: record.name } },
     )
+  }
+
+  /** As `place`, for a VM that is not on a host yet, or leaves its own: not on one that is leaving encryption mode. */
+  placeNew(
+    clusterId: string,
+    datastore: string,
+    wish: { name?: string | undefined; preferred?: string | null | undefined },
+  ): HostConnection {
+    const able = this.ofCluster(clusterId).filter((host) => host.has(datastore) && host.takesVms)
+    const found =
+      wish.name === undefined ? (able.find((host) => host.hostId === wish.preferred) ?? able[0]) : undefined
+    const host = found ?? this.place(clusterId, datastore, wish)
+    host.requireOpenToVms()
+    return host
   }
 
   /** A host of the cluster that has the datastore: the named one, else the preferred one, else any. */

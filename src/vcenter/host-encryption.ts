@@ -4,7 +4,7 @@
  */
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
 import type { HostApi, HostKeyChange, SealedKey } from '../rpc/host-api.js'
-import type { HostRecord, Store } from '../store/store.js'
+import type { ClusterRecord, HostRecord, Store } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection } from './host-connections.js'
 import { sameKey } from './key-distribution.js'
@@ -14,7 +14,7 @@ import type { KeySealing } from './key-sealing.js'
 import { makeKey } from './new-key.js'
 
 export interface HostEncryptionServices {
-  readonly store: Pick<Store, 'hosts'>
+  readonly store: Pick<Store, 'clusters' | 'hosts'>
   readonly events: EventLog
   readonly keyProviders: Pick<KeyProviders, 'open' | 'requireDefault'>
   readonly sealing: KeySealing
@@ -128,7 +128,7 @@ export class HostEncryption {
   async #obtain(host: HostConnection, had: CryptoKeyId | null): Promise<[CryptoKeyId, SealedKey]> {
     const { events } = this.#services
     try {
-      const key = had ?? (await this.#newKey(host))
+      const key = had ?? (await this.#keyOfCluster(host)) ?? (await this.#newKey(host))
       return [key, await this.#seal(key, host)]
     } catch (error) {
       if (!isVmsealError(error)) throw error
@@ -165,11 +165,19 @@ export class HostEncryption {
     return change
   }
 
+  /** The key that the crypto mode of the cluster gives to every host, if it names one. */
+  async #keyOfCluster(host: HostConnection): Promise<CryptoKeyId | undefined> {
+    const { cryptoProviderId: providerId, cryptoKeyId: keyId } = (await this.#cluster(host)) ?? {}
+    return keyId && providerId ? { keyId, providerId } : undefined
+  }
+
   async #newKey(host: HostConnection): Promise<CryptoKeyId> {
-    const providerId = await this.#services.keyProviders.requireDefault(host.clusterId)
+    const { store, keyProviders } = this.#services
+    const named = (await this.#cluster(host))?.cryptoProviderId
+    const providerId = named ?? (await keyProviders.requireDefault(host.clusterId))
     const key = await makeKey(this.#services, providerId, { name: host.name, identifier: host.hostId })
     // Before the host has it: after a crash it is still known whose key this is.
-    await this.#services.store.hosts.setCryptoKey(host.hostId, key)
+    await store.hosts.setCryptoKey(host.hostId, key)
     return key
   }
 
@@ -181,6 +189,10 @@ export class HostEncryption {
 
   #note(host: HostConnection, key: CryptoKeyId): Promise<void> {
     return this.#services.store.hosts.setCryptoKey(host.hostId, key)
+  }
+
+  async #cluster(host: HostConnection): Promise<ClusterRecord | undefined> {
+    return (await this.#services.store.clusters.list()).find(({ id }) => id === host.clusterId)
   }
 
   async #record(host: HostConnection): Promise<HostRecord> {

@@ -7,6 +7,7 @@ import { VmsealError, isVmsealError } from '../errors.js'
 import { Backoff } from '../rpc/backoff.js'
 import type { HttpsHost } from '../rpc/https-host.js'
 import { runAsSystem } from './authorization/access.js'
+import type { HostCertificates } from './host-certificates.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { withoutKeys } from './key-distribution.js'
@@ -16,6 +17,7 @@ const lookEveryMs = 5000
 const backoff = { firstBackoffMs: 250, longestBackoffMs: 15_000 }
 
 export class HostLink {
+  readonly certificates: HostCertificates
   readonly #services: Services
   readonly #host: HttpsHost
   readonly #hostId: string
@@ -29,10 +31,11 @@ export class HostLink {
   /** It was away, so it may hold keys that nothing uses any more. */
   #mayHoldUnused = true
 
-  constructor(services: Services, host: HttpsHost, hostId: string) {
+  constructor(services: Services, host: HttpsHost, hostId: string, certificates: HostCertificates) {
     this.#services = services
     this.#host = host
     this.#hostId = hostId
+    this.certificates = certificates
   }
 
   /** A host that has to be reached first. */
@@ -55,6 +58,16 @@ export class HostLink {
     return this.#synchronising
   }
 
+  /** Whether the host works on something that nobody here began; true if it cannot be asked. */
+  async isWorking(): Promise<boolean> {
+    try {
+      return (await this.#host.strangers()).length > 0
+    } catch (error) {
+      if (isVmsealError(error)) return true
+      throw error
+    }
+  }
+
   async close(): Promise<void> {
     this.#closed.abort()
     this.#host.close()
@@ -72,6 +85,7 @@ export class HostLink {
         if (await this.#needsSynchronising()) await this.synchronise()
         if (this.#mayHoldUnused) await this.#takeUnused()
         await this.#tell('connected')
+        await this.certificates.look()
         pause.reset()
         waitMs = lookEveryMs
       } catch (error) {

@@ -25,7 +25,7 @@ export interface HostSync {
   readonly locked: readonly string[]
 }
 
-const filesReadAtOnce = 8
+const filesReadAtOnce = 16
 
 /** `joins`: the host is added, by somebody who may switch it to safe. */
 export function synchroniseHost(
@@ -45,20 +45,35 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
   // The files first: after a crash of vCenter they may name other keys than the store.
   const found = await readAll(services, await store.virtualMachines.listByHost(host.hostId), host)
 
-  const keys = await store.virtualMachines.keysOfCluster(host.clusterId)
+  const keysOfCluster = () => store.virtualMachines.keysOfCluster(host.clusterId)
   const encrypted = found.some((record) => keysOf(record).length > 0)
-  const wanted = encrypted || (before?.cryptoKey ?? null) !== null || (joins && keys.length > 0)
+  const forced = (await store.clusters.list()).some(
+    ({ id, cryptoMode }) => id === host.clusterId && cryptoMode === 'forceEnable',
+  )
+  const wanted =
+    forced ||
+    encrypted ||
+    (before?.cryptoKey ?? null) !== null ||
+    (joins && (await keysOfCluster()).length > 0)
   const unsafe = await bringToSafe(services, host, wanted || cryptoState === 'safe')
   const present = await host.call((api) => api.listKeys())
-  const missing = withoutKeys(keys, present)
+  // Only now: what the files of other hosts named meanwhile counts.
+  const missing = withoutKeys(await keysOfCluster(), present)
   // A host that nobody switched to safe gets no keys, and misses none until a task needs it.
   const safe = host.identity.cryptoState === 'safe'
-  const { pushed, failed } = unsafe
-    ? { pushed: [], failed: missing.map((key) => ({ key, error: unsafe })) }
-    : await services.distribution.pushMany(safe ? missing : [], host)
+  const push = async (lacking: readonly CryptoKeyId[]): Promise<Pick<HostSync, 'pushed' | 'failed'>> =>
+    unsafe
+      ? { pushed: [], failed: lacking.map((key) => ({ key, error: unsafe })) }
+      : services.distribution.pushMany(safe ? lacking : [], host)
 
-  const lacked = found.filter((record) => record.cryptoState === 'locked' || missesKeys(record, missing))
-  const after = await readAll(services, lacked, host, safe ? failed : [...failed, ...notSafe(host, missing)])
+  // Its own VMs do not wait for the keys of all others, of which a large cluster has thousands.
+  const ofOthers = withoutKeys(missing, found.flatMap(keysOf))
+  const own = withoutKeys(missing, ofOthers)
+  const first = await push(own)
+  const lacked = found.filter((record) => record.cryptoState === 'locked' || missesKeys(record, own))
+  const failures = safe ? first.failed : [...first.failed, ...notSafe(host, own)]
+  const after = await readAll(services, lacked, host, failures)
+  const rest = await push(ofOthers)
   const locked = after.filter((record) => record.cryptoState === 'locked')
   const wereLocked = new Set(found.filter(({ cryptoState: state }) => state === 'locked').map(({ id }) => id))
   const stillLocked = new Set(locked.map(({ id }) => id))
@@ -67,8 +82,8 @@ async function synchronise(services: Services, host: HostConnection, joins: bool
     host: host.name,
     cryptoState: host.identity.cryptoState,
     restarted: before !== undefined && before.bootId !== bootId,
-    pushed,
-    failed,
+    pushed: [...first.pushed, ...rest.pushed],
+    failed: [...first.failed, ...rest.failed],
     unlocked: after.filter(({ id }) => wereLocked.has(id) && !stillLocked.has(id)).map(({ name }) => name),
     locked: locked.map((record) => record.name),
   }
@@ -100,7 +115,7 @@ async function readAll(
 
 /**
  * A host that was safe, or that has encrypted VMs of its own, is safe again, with the same host key; one that joins is
- * switched to safe if its cluster has keys.
+ * switched to safe if its cluster has keys, and every one of a cluster that forces it.
  * Returns why it could not be.
  */
 async function bringToSafe(

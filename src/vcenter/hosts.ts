@@ -3,12 +3,14 @@ import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { HostApi, HostCryptoState, HostKeyChange } from '../rpc/host-api.js'
 import { connectInProcess } from '../rpc/in-process.js'
 import type { HostRecord } from '../store/store.js'
+import { cryptoModeOf } from './cluster-crypto-mode.js'
+import type { RenewedCertificate } from './host-certificates.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { notFound } from './names.js'
+import { leaveEncryptionMode } from './leave-encryption-mode.js'
 import type { Services } from './services.js'
 import type { KeyName } from './task-keys.js'
-import { keysOf } from './vm-record.js'
 
 export interface HostInfo {
   readonly id: string
@@ -81,6 +83,20 @@ export class Hosts {
   }
 
   /**
+   * Gives a host on the network another key and certificate now; vCenter does it by itself when a third of its time is left. Also
+   * for one whose certificate has expired while it was away. VMSEAL_INVALID_STATE for a host of this process, VMSEAL_HOST_UNREACHABLE,
+   * VMSEAL_HOST_NOT_TRUSTED.
+   */
+  async renewCertificate(name: string): Promise<RenewedCertificate> {
+    const record = await this.#record((host) => host.name === name, name)
+    const renewed = await this.#services.networkHosts.renewCertificate(record.id)
+    if (renewed) return renewed
+    throw new VmsealError('VMSEAL_INVALID_STATE', `host ${name} is in this process: it has no certificate`, {
+      details: { subject: name },
+    })
+  }
+
+  /**
    * Switches a host to safe by hand: with this key, else with the host key that it had, else with a new one of the
    * default provider (vSphere: ConfigureCryptoKey). Then it gets the keys of its cluster, and its locked VMs unlock. A
    * safe host changes its host key to the one given.
@@ -101,25 +117,20 @@ export class Hosts {
 
   /**
    * Takes a host out of encryption mode: the keys of the cluster and the host key leave it now, and a restart completes
-   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted, or if it is out already.
+   * it. VMSEAL_INVALID_STATE while one of its own VMs is encrypted, while a task is under way that may bring it one, while its cluster
+   * forces the mode, or if it is out already.
    */
   disableEncryption(name: string): Promise<void> {
     return this.#start('Hosts.disableEncryption', name, async (host) => {
-      const { store, events, hostEncryption } = this.#services
+      const { store, hostEncryption } = this.#services
       await hostEncryption.authorize(host)
-      const vms = await store.virtualMachines.listByHost(host.hostId)
-      const encrypted = vms.find((vm) => keysOf(vm).length > 0)
-      if (encrypted)
+      if ((await cryptoModeOf(store, host.clusterId)).mode === 'forceEnable')
         throw new VmsealError(
           'VMSEAL_INVALID_STATE',
-          `VM ${encrypted.name} of host ${name} is encrypted. Move it to another host, or decrypt it, first`,
-          { details: { subject: encrypted.name } },
+          `the cluster of host ${name} forces encryption mode. Set its crypto mode to onDemand first`,
+          { details: { subject: name } },
         )
-      for (const key of await host.call((api) => api.listKeys())) {
-        await host.call((api) => api.removeKey(key))
-        await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
-      }
-      await hostEncryption.disable(host)
+      await leaveEncryptionMode(this.#services, host)
     })
   }
 

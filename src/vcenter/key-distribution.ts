@@ -11,7 +11,7 @@ import type { KeySealing } from './key-sealing.js'
 import type { TaskStep } from './task.js'
 
 /** Keys of one `pushMany` that are on their way to the host at the same moment. */
-const sentAtOnce = 8
+const sentAtOnce = 16
 
 export interface KeyPush {
   readonly key: CryptoKeyId

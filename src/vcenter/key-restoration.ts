@@ -2,10 +2,11 @@
  * Hosts that lack keys get them as soon as they can be had: after a time that doubles from attempt to attempt, and at once
  * when a key provider is there again or was changed.
  */
-import { isVmsealError } from '../errors.js'
+import { isVmsealError, type CryptoKeyId } from '../errors.js'
 import { runAsSystem } from './authorization/access.js'
 import type { HostConnection } from './host-connections.js'
 import type { HostSync } from './host-sync.js'
+import { withoutKeys } from './key-distribution.js'
 import { Turns } from './key-provider/turns.js'
 
 export interface RestorationTiming {
@@ -51,6 +52,17 @@ export class KeyRestoration {
     if (!this.#waiting.has(host.hostId)) this.#schedule(host, 0)
   }
 
+  /**
+   * The files of a VM named keys that this vCenter did not know it has: a host went on for a vCenter that ended. Hosts of the
+   * cluster that were brought up to date before that, and lack one, are brought up to date again.
+   */
+  found(keys: readonly CryptoKeyId[], hosts: readonly HostConnection[]): void {
+    for (const host of hosts) {
+      const look = runAsSystem(() => this.#lookFor(keys, host)).finally(() => this.#attempts.delete(look))
+      this.#attempts.add(look)
+    }
+  }
+
   /** Something that keys come from is there again: all that wait are tried now. */
   hurry(): void {
     for (const { host, attempts, timer } of this.#waiting.values()) {
@@ -92,6 +104,17 @@ export class KeyRestoration {
     }
     this.#forget(host)
     this.#schedule(host, attempts + 1)
+  }
+
+  async #lookFor(keys: readonly CryptoKeyId[], host: HostConnection): Promise<void> {
+    try {
+      const present = await host.call((api) => api.listKeys())
+      if (withoutKeys(keys, present).length === 0) return
+    } catch (error) {
+      if (!isVmsealError(error)) throw error
+    }
+    host.missSomething()
+    this.expect(host)
   }
 
   #forget({ hostId }: HostConnection): void {

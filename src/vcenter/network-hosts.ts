@@ -10,6 +10,7 @@ import { VmsealError, isVmsealError } from '../errors.js'
 import { native } from '../native/load.js'
 import type { HostLinkRecord } from '../store/store.js'
 import type { HostAuthority } from './host-authority.js'
+import { HostCertificates, type RenewedCertificate } from './host-certificates.js'
 import type { HostConnection } from './host-connections.js'
 import { HostLink } from './host-link.js'
 import type { HostSync } from './host-sync.js'
@@ -90,11 +91,33 @@ export class NetworkHosts {
     return this.#links.get(hostId)?.synchronise()
   }
 
-  /** Ends the link to a host that is removed. */
+  /**
+   * Gives a host another key and certificate, also when its present one has expired: then it is brought up to date. Undefined
+   * if it is not reached over a network.
+   */
+  async renewCertificate(hostId: string): Promise<RenewedCertificate | undefined> {
+    const link = this.#links.get(hostId)
+    const renewed = await link?.certificates.renew({ expiredToo: true })
+    await link?.synchronise()
+    return renewed
+  }
+
+  /** Whether a host works on something that an earlier vCenter began; one that cannot be asked may. */
+  async isWorking(hostId: string): Promise<boolean> {
+    const link = this.#links.get(hostId)
+    return link !== undefined && link.isWorking()
+  }
+
+  /** Ends the link to a host that is removed: its certificate counts no more. */
   async forget(hostId: string): Promise<void> {
     const link = this.#links.get(hostId)
     this.#links.delete(hostId)
     await link?.close()
+    const record = (await this.#services().store.hostLinks.list()).find((known) => known.hostId === hostId)
+    if (!record) return
+    const next = await this.#authority.nextKey(hostId)
+    for (const keyHash of [record.keyHash, next]) if (keyHash) await this.#authority.withdraw(keyHash)
+    await this.#authority.setNextKey(hostId, undefined)
   }
 
   async close(): Promise<void> {
@@ -123,6 +146,11 @@ export class NetworkHosts {
       if (!isVmsealError(error) || !mayHaveJoined(error)) throw error
       const found = await findJoinedHost(address, await this.#authority.credentials())
       if (!found) throw error
+      if (await this.#authority.isWithdrawn(found.keyHash))
+        throw new VmsealError(
+          'VMSEAL_HOST_NOT_TRUSTED',
+          `the host at ${address.host}:${address.port} shows a certificate of this vCenter that counts no more: it was removed. On the host: vmseal host leave, then join with the new token`,
+        )
       await this.#refuseKnown({ hostId: found.hostId, name: `${address.host}:${address.port}` })
       return { ...found, ...address }
     }
@@ -141,11 +169,22 @@ export class NetworkHosts {
 
   async #connect({ hostId, keyHash, host, port }: HostLinkRecord): Promise<HttpsHost> {
     const credentials = await this.#authority.credentials()
-    return new HttpsHost({ address: { host, port }, hostId, keyHash, credentials, timing: this.#timing })
+    const link = new HttpsHost({
+      address: { host, port },
+      hostId,
+      keyHash,
+      credentials,
+      timing: this.#timing,
+    })
+    const next = await this.#authority.nextKey(hostId)
+    if (next !== undefined) link.accept([keyHash, next])
+    return link
   }
 
-  #watch({ hostId }: HostLinkRecord, host: HttpsHost): HostLink {
-    const link = new HostLink(this.#services(), host, hostId)
+  #watch(record: HostLinkRecord, host: HttpsHost): HostLink {
+    const { hostId } = record
+    const certificates = new HostCertificates(this.#services(), this.#authority, host, record)
+    const link = new HostLink(this.#services(), host, hostId, certificates)
     this.#links.set(hostId, link)
     return link
   }

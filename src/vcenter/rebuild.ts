@@ -3,7 +3,7 @@
  * providers; with the providers registered under the same ids everything opens, without them it is registered locked.
  */
 import { VmsealError, isVmsealError, type CryptoKeyId, type ErrorCode } from '../errors.js'
-import type { HostApi, VmConfig, VmReference } from '../rpc/host-api.js'
+import type { DiskConversion, HostApi, VmConfig, VmReference } from '../rpc/host-api.js'
 import type { Store } from '../store/store.js'
 import type { HostConnection } from './host-connections.js'
 import { withoutKeys } from './key-distribution.js'
@@ -39,6 +39,8 @@ export interface RebuiltVm extends VmReference {
   readonly keys: readonly CryptoKeyId[]
   /** Providers that its files name and that are not registered. */
   readonly unknownProviders: readonly string[]
+  /** Its disks that are in conversion in place: it stays off until `resumeConversion` ends them. */
+  readonly inConversion: readonly (DiskConversion & { readonly device: string })[]
   /** Once it is registered. */
   readonly cryptoState?: 'unlocked' | 'locked'
   /** Why it is locked, or a disk of it cannot be opened. */
@@ -89,6 +91,9 @@ async function look(
       keys,
       unknownProviders: providers.filter((id) => !known.providers.has(id)),
       missing: [],
+      inConversion: config.disks.flatMap(({ device, conversion }) =>
+        conversion ? [{ device, ...conversion }] : [],
+      ),
       ...(place && !same
         ? {
             error: {
@@ -99,7 +104,10 @@ async function look(
         : {}),
     }
   } catch (error) {
-    return failed({ ...reference, host: host.name, keys: [], unknownProviders: [], missing: [] }, error)
+    return failed(
+      { ...reference, host: host.name, keys: [], unknownProviders: [], missing: [], inConversion: [] },
+      error,
+    )
   }
 }
 

@@ -4,6 +4,7 @@ import type { Access } from './authorization/access.js'
 import type { EventLog } from './events.js'
 import type { HostConnections } from './host-connections.js'
 import type { HostEncryption } from './host-encryption.js'
+import type { InterruptedConversions } from './interrupted-conversions.js'
 import type { KeyDistribution } from './key-distribution.js'
 import type { KeyRestoration } from './key-restoration.js'
 import type { KeyProviders } from './key-providers.js'
@@ -28,4 +29,5 @@ export interface Services {
   readonly restoration: KeyRestoration
   readonly intents: VmIntents
   readonly inventory: VmInventory
+  readonly conversions: InterruptedConversions
 }

@@ -95,6 +95,11 @@ export class Tasks {
     return this.#active.size === 0
   }
 
+  /** @internal A task of this lane is queued or running. */
+  isWorkingOn(lane: string): boolean {
+    return this.#last.has(lane)
+  }
+
   /** @internal */
   start<Result>(request: TaskRequest<Result>): Task<Result> {
     if (this.#stopped) throw new VmsealError('VMSEAL_INVALID_STATE', 'this vCenter is closed')

@@ -18,6 +18,7 @@ import { HostConnections, type HostConnection } from './host-connections.js'
 import { HostEncryption } from './host-encryption.js'
 import { synchroniseHost } from './host-sync.js'
 import { Hosts } from './hosts.js'
+import { InterruptedConversions } from './interrupted-conversions.js'
 import { KeyDistribution } from './key-distribution.js'
 import { KeyProviders } from './key-providers.js'
 import { KeyRestoration } from './key-restoration.js'
@@ -132,7 +133,16 @@ export class VCenter extends EventEmitter<VCenterEvents> {
     this.authorization = new Authorization({ store, access: this.#access, clock })
     const connections = new HostConnections()
     const expect = (host: HostConnection): void => restoration.expect(host)
-    const inventory = new VmInventory({ store, connections, events, clock, onRestarted: expect })
+    const conversions = new InterruptedConversions(() => services)
+    const inventory = new VmInventory({
+      store,
+      connections,
+      events,
+      clock,
+      onRestarted: expect,
+      onRead: (record, config, host) => conversions.note(record, config, host),
+      onFoundKeys: (keys, clusterId) => restoration.found(keys, connections.ofCluster(clusterId)),
+    })
     this.keyProviders = new KeyProviders({
       store,
       events,
@@ -182,6 +192,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       restoration,
       intents: new VmIntents({ store, inventory, clock, connections }),
       inventory,
+      conversions,
     }
     this.#rekey = new ProviderRekey(services)
     this.#restoration = restoration

@@ -1,5 +1,5 @@
 /** One VM, as a caller works with it. What a method does stands in a file of its own; here it gets its turn and its host. */
-import type { MigrateEncryption, SnapshotConfig } from '../rpc/host-api.js'
+import type { ConversionPace, MigrateEncryption, SnapshotConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { readCompliance, type VmCompliance } from './compliance.js'
 import type { DesiredState } from './desired-state.js'
@@ -11,6 +11,7 @@ import type { KeyName } from './task-keys.js'
 import { VmCloning, type CloneOptions } from './vm-cloning.js'
 import { VmConversion } from './vm-conversion.js'
 import { VmDiskData } from './vm-disk-data.js'
+import { VmExport, type ExportOptions, type ExportedVirtualMachine } from './vm-export.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
 import { VmLiveMigration, type LiveMigrateOptions } from './vm-live-migration.js'
 import { VmMigration, type MigrateOptions } from './vm-migration.js'
@@ -18,6 +19,7 @@ import { VmPower } from './vm-power.js'
 import { VmReconfiguration, type ApplyPolicyOptions, type PolicyWish } from './vm-reconfiguration.js'
 import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
 import { referenceOf } from './vm-record.js'
+import { VmRelocation, type RelocateOptions } from './vm-relocation.js'
 import { VmRemoval } from './vm-removal.js'
 import { VmSnapshots, type CreateSnapshotOptions, type RemoveSnapshotOptions } from './vm-snapshots.js'
 import { VmTasks, type HostOption } from './vm-tasks.js'
@@ -102,9 +104,11 @@ export class VirtualMachine {
    * VMSEAL_INVALID_STATE when no disk is in conversion, VMSEAL_ENCRYPTION_KEY_REQUIRED when a key cannot be had: then everything
    * stays as it is.
    */
-  resumeConversion(options: HostOption & { signal?: AbortSignal } = {}): Task<VirtualMachineInfo> {
+  resumeConversion(
+    options: HostOption & ConversionPace & { signal?: AbortSignal } = {},
+  ): Task<VirtualMachineInfo> {
     return this.#tasks.change('VirtualMachine.resumeConversion', options, (vm, context) =>
-      new VmConversion(this.#services).resume(vm, options.host, context),
+      new VmConversion(this.#services).resume(vm, options, context),
     )
   }
 
@@ -274,6 +278,33 @@ export class VirtualMachine {
     }).done
   }
 
+  /**
+   * Moves the files of the VM, which is off, to another datastore of its host, byte for byte: encrypted ones as ciphertext, without a
+   * key, with snapshots and memory. The VM is whole in one of the two places at every instant; a failure or cancel leaves it where it
+   * was. Disks that were detached from it stay.
+   *
+   * Rejects with VMSEAL_INVALID_POWER_STATE, VMSEAL_NO_SPACE, VMSEAL_ALREADY_EXISTS (a folder of its name is there),
+   * VMSEAL_DISK_IN_CONVERSION, VMSEAL_DISK_SHARED, VMSEAL_DISK_CHAIN (a linked clone, or its parent).
+   */
+  relocate(options: RelocateOptions): Task<VirtualMachineInfo> {
+    return this.#tasks.change('VirtualMachine.relocate', signalOf(options), (vm, context) =>
+      new VmRelocation(this.#services).relocate(vm, options, context),
+    )
+  }
+
+  /**
+   * Makes a folder on the VM's host, outside its datastores as a rule, that holds the VM, which is off, as ciphertext under one KEK: an
+   * existing one or a new one, which whoever restores it can get (`virtualMachines.restore`). The VM is only read; of one with
+   * snapshots the present state is exported.
+   *
+   * Rejects with VMSEAL_INVALID_POWER_STATE, VMSEAL_ALREADY_EXISTS, VMSEAL_NO_SPACE, VMSEAL_DISK_IN_CONVERSION.
+   */
+  export(options: ExportOptions): Task<ExportedVirtualMachine> {
+    return this.#tasks.run('VirtualMachine.export', signalOf(options), (vm, context) =>
+      new VmExport(this.#services).export(vm, options, context),
+    )
+  }
+
   /** Writes up to 1 MiB to a disk as a guest does; durable when it resolves. On the host's own machine only. */
   async writeDisk(disk: string, offset: number, data: Uint8Array, options: HostOption = {}): Promise<void> {
     return this.#diskData().write(disk, offset, data, options)
@@ -307,4 +338,8 @@ export class VirtualMachine {
   #diskData(): VmDiskData {
     return new VmDiskData(this.#services, this.#tasks)
   }
+}
+
+function signalOf({ signal }: { readonly signal?: AbortSignal }): { readonly signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal }
 }

@@ -10,6 +10,7 @@ import type { KeyName } from './task-keys.js'
 import { VirtualMachine } from './virtual-machine.js'
 import { searchVirtualMachines, type VirtualMachineQuery, type VirtualMachineSummary } from './vm-search.js'
 import { VmCreation, type DiskPlan } from './vm-creation.js'
+import { VmRestoration, type RestorePlan } from './vm-restoration.js'
 
 interface PlacementSpec {
   readonly name: string
@@ -54,6 +55,11 @@ export interface RegisterVirtualMachineSpec {
   readonly host?: string
 }
 
+export interface RestoreVirtualMachineSpec extends Omit<RestorePlan, 'clusterId'> {
+  readonly cluster: Cluster | string
+  readonly signal?: AbortSignal
+}
+
 export class VirtualMachines {
   readonly #services: Services
   readonly #clusters: Clusters
@@ -83,6 +89,24 @@ export class VirtualMachines {
       return recordRefusal(this.#services.events, subject, async () => {
         const clusterId = await this.#clusterId(spec.cluster)
         return new VmCreation(this.#services).register({ clusterId, datastore, vmx, host }, context)
+      })
+    })
+  }
+
+  /**
+   * Makes a VM of an export, which is only read: once all of it was compared with its sealed manifest, and before a key is made. It is
+   * encrypted under a new key, a named one, or that of the export, which a registered provider must have.
+   *
+   * Rejects with VMSEAL_EXPORT_INVALID (not whole, or altered), VMSEAL_NOT_FOUND, VMSEAL_ALREADY_EXISTS (the name, or with
+   * `identity: 'same'` the VM), VMSEAL_POLICY_NOT_ENCRYPTION, VMSEAL_NO_SPACE, and why the key of the export cannot be had.
+   */
+  restore(spec: RestoreVirtualMachineSpec): Promise<VirtualMachine> {
+    return this.#start('VirtualMachines.restore', spec.name, spec.signal, async (context) => {
+      const { cluster, signal: _, ...plan } = spec
+      const subject = { operation: 'restore', vm: spec.name, host: spec.host ?? '', keys: [] } as const
+      return recordRefusal(this.#services.events, subject, async () => {
+        const clusterId = await this.#clusterId(cluster)
+        return new VmRestoration(this.#services).restore({ ...plan, clusterId }, context)
       })
     })
   }

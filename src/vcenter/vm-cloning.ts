@@ -70,7 +70,7 @@ export class VmCloning {
     await access.require('VirtualMachine.Inventory.CreateFromExisting', cluster)
     const datastore = options.datastore ?? vm.datastore
     await access.require('Datastore.AllocateSpace', { type: 'datastore', id: datastore })
-    const host = connections.place(vm.clusterId, datastore, { name: options.host, preferred: vm.hostId })
+    const host = connections.placeNew(vm.clusterId, datastore, { name: options.host, preferred: vm.hostId })
     if (!host.has(vm.datastore))
       throw new VmsealError('VMSEAL_NOT_FOUND', `host ${host.name} has no datastore ${vm.datastore}`)
     const { record, config } = await inventory.read(vm, host)

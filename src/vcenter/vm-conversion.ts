@@ -1,6 +1,6 @@
 /** How the disks of a VM are converted, and the end of conversions in place that something interrupted. */
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
-import type { DiskConversion, ReconfigureSpec, VmConfig } from '../rpc/host-api.js'
+import type { ConversionPace, DiskConversion, ReconfigureSpec, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import type { Privilege } from './authorization/privileges.js'
 import { recordOperation } from './crypto-operation.js'
@@ -10,6 +10,7 @@ import type { Services } from './services.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import type { KeyName } from './task-keys.js'
 import { keysOf, referenceOf } from './vm-record.js'
+import type { HostOption } from './vm-tasks.js'
 import { VmUnlocking } from './vm-unlocking.js'
 
 /** Of tasks that write the data of disks anew. */
@@ -26,6 +27,11 @@ export interface ConversionOptions {
    * reaches what the file system shows: not the old blocks of copy-on-write, snapshots, backups or the spare blocks of an SSD.
    */
   readonly discardSource?: 'unlink' | 'overwrite'
+  /**
+   * Most bytes of disks per second that are converted, on average, so that the datastore has room for others; default: as fast as
+   * it goes. A step (some megabytes) is never split.
+   */
+  readonly maxBytesPerSecond?: number
 }
 
 interface Seen {
@@ -40,20 +46,28 @@ const privileges: Readonly<Record<DiskConversion['mode'], Privilege>> = {
 }
 
 /** VMSEAL_INVALID_ARGUMENT, before a key is made. */
-export function checkConversion({ conversion, discardSource }: ConversionOptions): void {
+export function checkConversion({ conversion, discardSource, maxBytesPerSecond }: ConversionOptions): void {
   if (conversion !== undefined && conversion !== 'copy' && conversion !== 'inPlace')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'conversion is copy or inPlace')
   if (discardSource !== undefined && discardSource !== 'unlink' && discardSource !== 'overwrite')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'discardSource is unlink or overwrite')
   if (conversion === 'inPlace' && discardSource !== undefined)
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'a conversion in place has no source to discard')
+  const isPace = Number.isSafeInteger(maxBytesPerSecond) && Number(maxBytesPerSecond) > 0
+  if (maxBytesPerSecond !== undefined && !isPace)
+    throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'maxBytesPerSecond is a whole number of bytes from 1 on')
 }
 
 export function conversionOf({
   conversion,
   discardSource,
-}: ConversionOptions): Pick<ReconfigureSpec, 'conversion' | 'discardSource'> {
-  return { ...(conversion && { conversion }), ...(discardSource && { discardSource }) }
+  maxBytesPerSecond,
+}: ConversionOptions): Pick<ReconfigureSpec, 'conversion' | 'discardSource' | 'maxBytesPerSecond'> {
+  return {
+    ...(conversion && { conversion }),
+    ...(discardSource && { discardSource }),
+    ...(maxBytesPerSecond !== undefined && { maxBytesPerSecond }),
+  }
 }
 
 /**
@@ -73,11 +87,12 @@ export class VmConversion {
   }
 
   /** Ends the conversions of a VM; VMSEAL_INVALID_STATE when none is unfinished. */
-  async resume(vm: VmRecord, hostName: string | undefined, context: TaskContext): Promise<VmRecord> {
+  async resume(vm: VmRecord, options: HostOption & ConversionPace, context: TaskContext): Promise<VmRecord> {
+    checkConversion(options)
     const { connections, inventory } = this.#services
-    const host = connections.place(vm.clusterId, vm.datastore, { name: hostName, preferred: vm.hostId })
+    const host = connections.place(vm.clusterId, vm.datastore, { name: options.host, preferred: vm.hostId })
     const seen = await inventory.read(vm, host)
-    const { config, record } = await this.endAll(seen, host, context)
+    const { config, record } = await this.endAll(seen, host, options, context)
     if (config === seen.config)
       throw new VmsealError('VMSEAL_INVALID_STATE', `no disk of ${vm.name} is in conversion`, {
         details: { subject: vm.name },
@@ -86,7 +101,12 @@ export class VmConversion {
   }
 
   /** What comes before every other change of a VM: conversions that something interrupted are ended. */
-  async endAll(seen: Seen, host: HostConnection, context: TaskContext): Promise<Seen> {
+  async endAll(
+    seen: Seen,
+    host: HostConnection,
+    { maxBytesPerSecond }: ConversionPace,
+    context: TaskContext,
+  ): Promise<Seen> {
     const open = seen.config.disks.flatMap(({ device, conversion }) =>
       conversion ? [{ device, conversion }] : [],
     )
@@ -103,12 +123,13 @@ export class VmConversion {
       host: host.name,
       keys: keysOf(record),
     } as const
+    const pace = maxBytesPerSecond === undefined ? {} : { maxBytesPerSecond }
     const work = open.map(({ device, conversion }) => `resume ${conversion.mode} ${device}`).join(', ')
     try {
       await recordOperation(this.#services.events, subject, async () => {
         step({ actor: 'host', action: 'work started', host: host.name, work })
         const resume = () =>
-          host.call((api) => api.resumeConversion(referenceOf(record), { signal, onProgress }))
+          host.call((api) => api.resumeConversion(referenceOf(record), pace, { signal, onProgress }))
         await new VmUnlocking(this.#services).withKeys(record, host, resume, step)
         step({ actor: 'host', action: 'work committed', host: host.name })
       })
@@ -157,6 +178,8 @@ export class VmConversion {
 
   /** What was done of a task that failed stays done: the store must name the keys that the files name. */
   async remember(record: VmRecord, host: HostConnection): Promise<void> {
-    await this.#services.inventory.read(record, host).catch(tolerateKnown)
+    const { inventory, conversions } = this.#services
+    const read = await inventory.read(record, host).catch(tolerateKnown)
+    if (read) await conversions.note(read.record, read.config, host, { taskFailed: true })
   }
 }

@@ -102,7 +102,7 @@ export class VmCreation {
     context: TaskContext,
   ): Promise<VmRecord> {
     const { connections, distribution, inventory, events } = this.#services
-    const host = connections.place(plan.clusterId, plan.datastore, { name: plan.host })
+    const host = connections.placeNew(plan.clusterId, plan.datastore, { name: plan.host })
     const config = await host.call((api) => api.readVirtualMachine(referenceOf(plan)))
     await this.#refuseKnown(config.vmId, config.name)
     const record = await inventory.adopt(config, plan.clusterId, host)
@@ -140,7 +140,7 @@ export class VmCreation {
     refuseBadPolicies(plan, home, disks)
     if (home.encryption)
       await this.#services.access.require('Cryptographer.EncryptNew', { type: 'cluster', id: plan.clusterId })
-    const host = connections.place(plan.clusterId, plan.datastore, { name: plan.host })
+    const host = connections.placeNew(plan.clusterId, plan.datastore, { name: plan.host })
     await refuseTaken(host, plan.datastore, name)
 
     const encrypted = disks.filter(({ policy }) => policy.encryption)

@@ -39,7 +39,9 @@ export class VmIntents {
       await vmIntents.end(intent.vmId)
       return result
     } catch (error) {
-      if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) await vmIntents.end(intent.vmId)
+      // A host that restarted in the middle may have moved the VM.
+      const restarted = intent.kind === 'relocate' && isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED')
+      if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE') && !restarted) await vmIntents.end(intent.vmId)
       throw error
     } finally {
       this.#live.delete(intent.vmId)
@@ -52,14 +54,17 @@ export class VmIntents {
     for (const intent of await vmIntents.list()) {
       if (this.#live.has(intent.vmId) || intent.clusterId !== host.clusterId || !host.has(intent.datastore))
         continue
-      const settled = await {
-        create: () => this.#created(intent, host),
-        destroy: () => this.#removed(intent, host),
-        migrate: () => this.#migrated(intent),
-      }[intent.kind]()
+      const settled = await this.#ways[intent.kind](intent, host)
       if (settled || this.#isForgotten(intent)) await vmIntents.end(intent.vmId)
     }
   }
+
+  readonly #ways = {
+    create: (intent: VmIntentRecord, host: HostConnection) => this.#created(intent, host),
+    destroy: (intent: VmIntentRecord, host: HostConnection) => this.#removed(intent, host),
+    relocate: (intent: VmIntentRecord, host: HostConnection) => this.#relocated(intent, host),
+    migrate: (intent: VmIntentRecord) => this.#migrated(intent),
+  } as const
 
   /** A host may still be at work on a VM that is not there yet. */
   async #created(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
@@ -92,6 +97,17 @@ export class VmIntents {
   async #migrated({ vmId }: VmIntentRecord): Promise<boolean> {
     const record = await this.#services.store.virtualMachines.findById(vmId)
     return record === undefined || settleMigration(this.#services, record)
+  }
+
+  /** The VM is in its new place, or, as far as this host can show it, in its old one still. */
+  async #relocated(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
+    const record = await this.#services.store.virtualMachines.findById(intent.vmId)
+    if (record === undefined || record.datastore === intent.datastore) return true
+    const config = await read(intent, host)
+    if (config?.vmId !== intent.vmId) return false
+    const { datastore, vmx } = intent
+    await this.#services.inventory.absorb(record, config, host, { place: { datastore, vmx } })
+    return true
   }
 
   #isForgotten({ beganAt }: VmIntentRecord): boolean {

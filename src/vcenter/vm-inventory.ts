@@ -5,6 +5,7 @@ import type { DiskConversion, MigrateEncryption, VmConfig, VmReference } from '.
 import type { StoragePolicyRecord, Store, VmRecord } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
+import { withoutKeys } from './key-distribution.js'
 import { MissingKeys, type KeyFailure, type MissingKey } from './missing-keys.js'
 import { notFound } from './names.js'
 import { encryptionPolicyName, plainPolicyName } from './storage-policies.js'
@@ -68,6 +69,10 @@ export interface VmInventoryServices {
   readonly clock: () => Date
   /** A VM was found locked on a host that has restarted since it was brought up to date. */
   readonly onRestarted?: (host: HostConnection) => void
+  /** A VM was read. */
+  readonly onRead?: (record: VmRecord, config: VmConfig, host: HostConnection) => Promise<void>
+  /** The files of a VM name keys that were not known to be its own, and no task of this vCenter brought them. */
+  readonly onFoundKeys?: (keys: readonly CryptoKeyId[], clusterId: string) => void
 }
 
 export class VmInventory {
@@ -76,13 +81,18 @@ export class VmInventory {
   readonly #connections: HostConnections
   readonly #events: EventLog
   readonly #onRestarted: (host: HostConnection) => void
+  readonly #onRead: NonNullable<VmInventoryServices['onRead']>
+  readonly #onFoundKeys: (keys: readonly CryptoKeyId[], clusterId: string) => void
 
   constructor(services: VmInventoryServices) {
-    const { store, connections, events, clock, onRestarted = () => {} } = services
+    const { store, connections, events, clock } = services
+    const { onRestarted = () => {}, onRead = async () => {}, onFoundKeys = () => {} } = services
     this.#store = store
     this.#connections = connections
     this.#events = events
     this.#onRestarted = onRestarted
+    this.#onRead = onRead
+    this.#onFoundKeys = onFoundKeys
     this.missingKeys = new MissingKeys({
       table: store.missingKeys,
       providers: store.keyProviders,
@@ -114,6 +124,7 @@ export class VmInventory {
       )
     const absorbed = await this.absorb(record, config, host)
     if (absorbed.hostId === host.hostId) await this.missingKeys.note(absorbed, config, host.name, failures)
+    await this.#onRead(absorbed, config, host)
     return { record: absorbed, config }
   }
 
@@ -141,6 +152,8 @@ export class VmInventory {
       const next = mergeConfig(known, config, host.hostId, bundled, change)
       if (isDeepStrictEqual(next, known)) return known
       if (await this.#store.virtualMachines.update(next)) {
+        const found = change ? [] : withoutKeys(keysOf(next), keysOf(known))
+        if (found.length > 0) this.#onFoundKeys(found, next.clusterId)
         if (next.cryptoState === 'unlocked' && known.cryptoState === 'locked')
           await this.#tell('com.vmware.vc.vm.Crypto.VMUnlocked', next, host)
         if (next.formerKeys.length > 0 && known.formerKeys.length === 0)

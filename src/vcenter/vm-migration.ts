@@ -28,7 +28,7 @@ export class VmMigration {
     const { access, connections, inventory, events, hostEncryption } = this.#services
     if (typeof options.host !== 'string')
       throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'host is the name of a host')
-    const host = connections.place(vm.clusterId, vm.datastore, { name: options.host })
+    const host = connections.placeNew(vm.clusterId, vm.datastore, { name: options.host })
     if (keysOf(vm).length > 0) await access.require('Cryptographer.Migrate', { type: 'vm', id: vm.id })
     await this.#requireOff(vm)
     // Another directory under the same datastore name is found out here: these files, as new as they are known, are what it sees.

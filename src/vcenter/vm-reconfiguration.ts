@@ -11,10 +11,11 @@ import { changesNothing, planCryptoChange, refuseMismatch, type CryptoPlan } fro
 import type { Services } from './services.js'
 import type { StoragePolicy } from './storage-policies.js'
 import { refuseCancelled, type TaskContext } from './task.js'
-import { TaskKeys, homePart, type KeyChoice, type KeyName } from './task-keys.js'
+import { describeWork, disksThat, keyChoice, reconfigureSpec } from './reconfigure-spec.js'
+import { TaskKeys, homePart, type KeyName } from './task-keys.js'
 import { newDisk, requireContent, requireSectors, type DiskPlan } from './vm-creation.js'
 import { refuseIdleKeys, refuseKey, refuseShared, requireDisk } from './vm-part-rules.js'
-import { VmConversion, checkConversion, conversionOf, type ConversionOptions } from './vm-conversion.js'
+import { VmConversion, checkConversion, type ConversionOptions } from './vm-conversion.js'
 import { findDisk, keysOf, referenceOf, type AppliedPolicies } from './vm-record.js'
 import { refuseChain, refuseSnapshots } from './vm-snapshots.js'
 
@@ -59,7 +60,7 @@ export class VmReconfiguration {
     const { host, ...seen } = await this.#open(vm, options.host)
     const { home, disks } = await this.#resolve(wish, seen.config)
     const conversion = new VmConversion(this.#services)
-    const { record, config } = await conversion.endAll(seen, host, context)
+    const { record, config } = await conversion.endAll(seen, host, options, context)
     const plan = planCryptoChange(
       {
         home: config.homeKey !== undefined,
@@ -287,50 +288,4 @@ export class VmReconfiguration {
       return config
     })
   }
-}
-
-function keyChoice(options: ApplyPolicyOptions, config: VmConfig): KeyChoice {
-  const named = new Map<string, KeyName>()
-  if (options.keyIds?.home !== undefined) named.set(homePart, options.keyIds.home)
-  for (const [selector, name] of Object.entries(options.keyIds?.disks ?? {}))
-    named.set(requireDisk(config.disks, selector).diskId, name)
-  return { perDiskKeys: options.perDiskKeys, named, providerId: options.keyProvider }
-}
-
-function reconfigureSpec(
-  plan: CryptoPlan,
-  keys: ReadonlyMap<string, CryptoKeyId>,
-  options: ApplyPolicyOptions,
-): ReconfigureSpec {
-  const cryptoOf = (part: string, change: 'encrypt' | 'decrypt') => {
-    if (change === 'decrypt') return { type: 'decrypt' } as const
-    const key = keys.get(part)
-    if (!key) throw new VmsealError('VMSEAL_INTERNAL', `no key was provided for ${part}`)
-    return { type: 'encrypt', key } as const
-  }
-  const disks = [...plan.disks].map(([diskId, change]) => ({
-    diskId,
-    crypto: cryptoOf(diskId, change),
-    ...(change === 'encrypt' && options.sectorSize ? { sectorSize: options.sectorSize } : {}),
-  }))
-  return {
-    ...conversionOf(options),
-    ...(plan.home ? { home: cryptoOf(homePart, plan.home) } : {}),
-    disks,
-  }
-}
-
-function disksThat(change: 'encrypt' | 'decrypt', plan: CryptoPlan): string[] {
-  return [...plan.disks].filter(([, wanted]) => wanted === change).map(([id]) => id)
-}
-
-function describeWork(spec: ReconfigureSpec, record: VmRecord): string {
-  const home = spec.home ? [`${spec.home.type} home`] : []
-  const disks = (spec.disks ?? []).map(
-    ({ diskId, crypto }) => `${crypto.type} ${findDisk(record.disks, diskId).device}`,
-  )
-  const added = (spec.addDisks ?? []).map((disk) => (disk.key ? 'add encrypted disk' : 'add disk'))
-  const attached = (spec.attachDisks ?? []).map(({ file }) => `attach ${file}`)
-  const removed = (spec.removeDisks ?? []).map((id) => `detach ${findDisk(record.disks, id).device}`)
-  return [...home, ...disks, ...added, ...attached, ...removed].join(', ')
 }

@@ -17,6 +17,8 @@ export const noPolicies: AppliedPolicies = { disks: new Map() }
 export interface CommittedChange {
   /** The host did work on the VM: the VM is registered there from now on. */
   readonly moved?: boolean
+  /** Where its files are now. */
+  readonly place?: Pick<VmReference, 'datastore' | 'vmx'>
   readonly policies?: AppliedPolicies
 }
 
@@ -29,12 +31,13 @@ export function mergeConfig(
   config: VmConfig,
   hostId: string,
   bundled: BundledPolicies,
-  { moved = false, policies = noPolicies }: CommittedChange = {},
+  { moved = false, policies = noPolicies, place }: CommittedChange = {},
 ): VmRecord {
   const registered = moved || record.hostId === null || record.hostId === hostId
   const policyOf = new Map(record.disks.map((disk) => [disk.diskId, disk.policyId]))
   return {
     ...record,
+    ...(place && { datastore: place.datastore, vmx: place.vmx }),
     homePolicyId: policies.home ?? record.homePolicyId,
     ...dekColumns(config),
     ...(registered ? { hostId, cryptoState: config.cryptoState, powerState: config.powerState } : {}),

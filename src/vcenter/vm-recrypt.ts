@@ -40,6 +40,8 @@ interface Part {
   /** `home` or a disk id. */
   readonly id: string
   readonly keys: readonly CryptoKeyId[]
+  /** The same by file, of each of which one is needed: those of a chain may be under different keys. */
+  readonly files: readonly (readonly CryptoKeyId[])[]
 }
 
 export class VmRecrypt {
@@ -64,7 +66,7 @@ export class VmRecrypt {
     })
     const seen = await inventory.read(vm, host)
     const conversion = new VmConversion(this.#services)
-    const { record, config } = await conversion.endAll(seen, host, context)
+    const { record, config } = await conversion.endAll(seen, host, options, context)
     const begun = options.key === undefined ? keyOfEnded(seen.config, config, options) : undefined
     const parts = partsOf(config, options).filter((part) => begun === undefined || !isUnderKey(part, begun))
     if (parts.length === 0) return record
@@ -137,7 +139,7 @@ export class VmRecrypt {
     }
   }
 
-  /** The host opens VM home and each part: one of the keys of each is enough. */
+  /** The host opens VM home and each part: one of the keys of each of its files is enough. */
   async #ensureOpenable(
     config: VmConfig,
     parts: readonly Part[],
@@ -145,7 +147,9 @@ export class VmRecrypt {
     context: TaskContext,
   ): Promise<void> {
     const home = partsOf(config, { depth: 'shallow', home: true, disks: false })
-    for (const { keys } of [...home, ...parts.filter(({ id }) => id !== homePart)]) {
+    for (const keys of [...home, ...parts.filter(({ id }) => id !== homePart)].flatMap(
+      ({ files }) => files,
+    )) {
       if (keys.some((key) => !config.missingKeys.some((missing) => sameKey(missing, key)))) continue
       await this.#ensureOneOf(keys, config, host, context)
     }
@@ -176,13 +180,13 @@ export class VmRecrypt {
 }
 
 function checkOptions(options: RecryptOptions): void {
-  const { depth, sectorSize, disks, conversion, discardSource } = options
+  const { depth, sectorSize, disks, conversion } = options
   checkConversion(options)
   if (depth !== 'shallow' && depth !== 'deep')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'depth is shallow or deep')
   if (sectorSize !== undefined && depth === 'shallow')
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'a shallow recrypt leaves the data: no sectorSize')
-  if (depth === 'shallow' && (conversion ?? discardSource) !== undefined)
+  if (depth === 'shallow' && Object.keys(conversionOf(options)).length > 0)
     throw new VmsealError(
       'VMSEAL_INVALID_ARGUMENT',
       'a shallow recrypt leaves the data: nothing is converted',
@@ -200,17 +204,21 @@ function checkOptions(options: RecryptOptions): void {
 /** What is named must be encrypted; what is not, is left out when it is plain. */
 function partsOf(config: VmConfig, { home = true, disks = true }: RecryptOptions): Part[] {
   const parts: Part[] = []
-  if (home && config.homeKey)
-    parts.push({ id: homePart, keys: [config.homeKey, ...(config.homeFormerKeys ?? [])] })
+  if (home && config.homeKey) {
+    const keys = [config.homeKey, ...(config.homeFormerKeys ?? [])]
+    parts.push({ id: homePart, keys, files: [keys] })
+  }
   const selected = Array.isArray(disks)
     ? disks.map((name: string) => findDisk(config.disks, name))
     : undefined
-  for (const { diskId, device, key, formerKeys = [] } of selected ?? (disks ? config.disks : []))
-    if (key) parts.push({ id: diskId, keys: [key, ...formerKeys] })
+  for (const { diskId, device, key, formerKeys = [], linkKeys } of selected ?? (disks ? config.disks : [])) {
+    const keys = key ? [key, ...formerKeys] : []
+    if (key) parts.push({ id: diskId, keys, files: linkKeys ?? [keys] })
     else if (selected)
       throw new VmsealError('VMSEAL_DISK_STATE', `the disk ${device} of ${config.name} is not encrypted`, {
         details: { subject: device },
       })
+  }
   if (parts.length === 0)
     throw new VmsealError(
       'VMSEAL_INVALID_STATE',

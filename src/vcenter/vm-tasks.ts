@@ -125,6 +125,8 @@ const cryptoTasks: Readonly<Record<string, CryptoOperationName>> = {
   'VirtualMachine.migrate': 'migrate',
   'VirtualMachine.liveMigrate': 'migrate',
   'VirtualMachine.setMigrateEncryption': 'reconfigure',
+  'VirtualMachine.relocate': 'relocate',
+  'VirtualMachine.export': 'export',
 }
 
 const otherTasks: Readonly<Record<string, CryptoOperationName>> = {

@@ -37,7 +37,8 @@ export class VmUnlocking {
     if (seen.config.cryptoState === 'unlocked') return
     const failures = await this.#push(vm, seen.config, host, [host], step)
     const now = await inventory.read(seen.record, host, failures)
-    if (now.config.cryptoState === 'locked') throw await this.#locked(vm, now.config, host, failures)
+    if (now.config.cryptoState !== 'locked') return
+    throw lackedPrivilege(failures) ?? (await this.#locked(vm, now.config, host, failures))
   }
 
   /** Runs `act` on the host; when the host lacks keys for it, gets them and runs it once more. */
@@ -57,7 +58,7 @@ export class VmUnlocking {
       // One key of each part is enough: what else is missing does no harm.
       const required = error.details.requiredKeys ?? []
       if (now.config.missingKeys.some((missing) => required.some((key) => sameKey(key, missing))))
-        throw explained(error, failures)
+        throw lackedPrivilege(failures) ?? explained(error, failures)
       return act()
     }
   }
@@ -136,6 +137,11 @@ export class VmUnlocking {
       },
     )
   }
+}
+
+/** A key that did not come because of it: who asks is told which privilege he lacks. */
+function lackedPrivilege(failures: readonly KeyFailure[]): VmsealError | undefined {
+  return failures.find(({ error }) => error.code === 'VMSEAL_NO_PERMISSION')?.error
 }
 
 function explained(refusal: VmsealError, failures: readonly KeyFailure[]): VmsealError {

@@ -34,7 +34,14 @@ test.serial(
     const disk = path('db01.vmdk')
     const record = `${disk}.vmseal-job`
     const isBegun = () => existsSync(record) && readFileSync(disk, 'utf8').includes('sealing')
-    const outcome = await stopped(site, isBegun, ['disk', 'encrypt', path('db01.raw'), '--in-place'])
+    const outcome = await stopped(site, isBegun, [
+      'disk',
+      'encrypt',
+      path('db01.raw'),
+      '--in-place',
+      '--max-rate',
+      '32M',
+    ])
     t.is(outcome.code, 'VMSEAL_CANCELLED', outcome.stdout)
     t.regex(outcome.stderr, /vmseal disk resume .*db01\.vmdk/)
 
@@ -75,7 +82,7 @@ test.serial(
     const copy = path('copy.vmdk')
     const isBegun = () => hasAdvanced(`${copy}.vmseal-copy`)
     const encrypt = ['disk', 'encrypt', path('db01.raw'), '--to', copy]
-    const killed = await stopped(site, isBegun, encrypt, 'SIGKILL')
+    const killed = await stopped(site, isBegun, [...encrypt, '--max-rate', '64M'], 'SIGKILL')
     t.is(killed.status, null)
     t.false(existsSync(copy), 'nothing takes it for a disk')
     const info = await run('disk', 'info', copy)
@@ -105,7 +112,8 @@ test.serial(
     const plain = sha256(path('db01.raw'))
     const copy = path('copy.vmdk')
     const isBegun = () => existsSync(`${copy}.vmseal-copy`)
-    const outcome = await stopped(site, isBegun, ['disk', 'encrypt', path('db01.raw'), '--to', copy])
+    const encrypt = ['disk', 'encrypt', path('db01.raw'), '--to', copy, '--max-rate', '32M']
+    const outcome = await stopped(site, isBegun, encrypt)
     t.is(outcome.code, 'VMSEAL_CANCELLED', outcome.stdout)
     t.regex(outcome.stderr, /vmseal disk resume .*vmseal disk abandon/)
     t.is((await run('disk', 'abandon', copy)).status, 0)

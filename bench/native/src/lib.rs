@@ -1,12 +1,14 @@
 //! The native half of `npm run bench`: XTS kernels and key wrap beside other people's implementations.
 //!
 //! It is a shared library that a Node process loads (`process.dlopen`), so that the OpenSSL inside that Node is one of
-//! the peers. The request comes as JSON in `VMSEAL_BENCH_REQUEST`; the results go as JSON to the file it names.
+//! the peers. The request comes as JSON in `VMSEAL_BENCH_REQUEST`; the results go as JSON to the file it names. Without a
+//! request it is an addon with the native rate for the JavaScript half to compare itself with.
 #![cfg(unix)]
 
 mod key_wrap;
 mod key_wrap_implementations;
 mod limits;
+mod node_function;
 mod peers;
 mod progress;
 mod report;
@@ -20,10 +22,17 @@ use std::panic::catch_unwind;
 
 use report::{Report, Request};
 
-/// Called by Node when it loads the library. Runs the whole measurement; ends the process with status 1 when it fails.
+/// Called by Node when it loads the library. Runs the whole measurement, or, without a request, gives the script
+/// [`node_function`]; ends the process with status 1 when it fails.
 #[unsafe(no_mangle)]
-pub extern "C" fn napi_register_module_v1(_env: *mut c_void, exports: *mut c_void) -> *mut c_void {
-    let outcome = catch_unwind(run).unwrap_or_else(|_| Err("the measurement panicked".into()));
+pub extern "C" fn napi_register_module_v1(env: *mut c_void, exports: *mut c_void) -> *mut c_void {
+    let outcome = if std::env::var_os(REQUEST).is_some() {
+        catch_unwind(run).unwrap_or_else(|_| Err("the measurement panicked".into()))
+    } else {
+        // SAFETY: Node gave both.
+        let is_there = unsafe { node_function::export(env, exports) };
+        if is_there { Ok(()) } else { Err("Node takes no function".into()) }
+    };
     if let Err(error) = outcome {
         eprintln!("native benchmark: {error}");
         std::process::exit(1);
@@ -31,10 +40,12 @@ pub extern "C" fn napi_register_module_v1(_env: *mut c_void, exports: *mut c_voi
     exports
 }
 
+const REQUEST: &str = "VMSEAL_BENCH_REQUEST";
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn run() -> Outcome<()> {
-    let request: Request = serde_json::from_str(&std::env::var("VMSEAL_BENCH_REQUEST")?)?;
+    let request: Request = serde_json::from_str(&std::env::var(REQUEST)?)?;
     let found = peers::find();
     let mut report = Report::new(&found);
     report.limits = limits::units(request.rounds);

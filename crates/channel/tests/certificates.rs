@@ -129,7 +129,8 @@ fn broken_signing_requests_are_refused() {
     let key = KeyPair::generate().unwrap();
     let request = CertificateParams::new([]).unwrap().serialize_request(&key).unwrap();
     let good = request.pem().unwrap();
-    let sign = |csr: &str| pki::sign_csr(&installation.ca, &installation.path("ca.key"), csr, Some("asker"));
+    let sign =
+        |csr: &str| pki::sign_csr(&installation.ca, &installation.path("ca.key"), csr, Some("asker"), None);
     sign(&good).unwrap();
     // The same request, signed by somebody else: its last byte belongs to the signature.
     let mut forged = request.der().to_vec();
@@ -176,7 +177,8 @@ fn a_request_is_signed_by_the_authority_for_the_same_key() {
     let key = installation.path("asked.key");
     let request = pki::create_request("vcenter", &key).unwrap();
     assert!(request.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
-    let certificate = pki::sign_csr(&installation.ca, &installation.path("ca.key"), &request, None).unwrap();
+    let certificate =
+        pki::sign_csr(&installation.ca, &installation.path("ca.key"), &request, None, None).unwrap();
     let own = KeyPair::from_pem(&std::fs::read_to_string(&key).unwrap()).unwrap();
     use rcgen::PublicKeyData;
     use sha2::{Digest, Sha256};
@@ -207,7 +209,7 @@ fn a_request_becomes_a_server_certificate_of_the_names_that_the_authority_says()
     let ca_key = installation.path("ca.key");
     let request = pki::create_request("esx-1", &installation.path("host.key")).unwrap();
     let names = ["0a1b2c3d.host.example".to_owned()];
-    let certificate = pki::sign_server_csr(&installation.ca, &ca_key, &request, &names).unwrap();
+    let certificate = pki::sign_server_csr(&installation.ca, &ca_key, &request, &names, None).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
     let parsed = pem.parse_x509().unwrap();
     assert_eq!(parsed.subject().to_string(), "CN=0a1b2c3d.host.example", "not the name in the request");
@@ -218,9 +220,35 @@ fn a_request_becomes_a_server_certificate_of_the_names_that_the_authority_says()
     assert_eq!(alternative.value.general_names.len(), 1);
 
     for names in [&[][..], &["no name".to_owned()]] {
-        let refused = pki::sign_server_csr(&installation.ca, &ca_key, &request, names);
+        let refused = pki::sign_server_csr(&installation.ca, &ca_key, &request, names, None);
         assert_eq!(refused.unwrap_err().code(), "VMSEAL_INVALID_ARGUMENT");
     }
-    let refused = pki::sign_server_csr(&installation.ca, &ca_key, &installation.ca, &names);
+    let refused = pki::sign_server_csr(&installation.ca, &ca_key, &installation.ca, &names, None);
     assert_eq!(refused.unwrap_err().code(), "VMSEAL_CERTIFICATE_INVALID");
+}
+
+#[test]
+fn an_asked_for_end_is_kept_but_for_that_of_the_authority_and_may_have_passed() {
+    let installation = Installation::new();
+    let ca_key = installation.path("ca.key");
+    let request = pki::create_request("host", &installation.path("asked.key")).unwrap();
+    let names = ["11111111-1111-4111-8111-111111111111.host.vmseal".to_owned()];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    let authority_end = describe(&installation.ca).unwrap().not_after;
+    for (asked, end) in [
+        (now + DAY, now + DAY),
+        (now - 60, now - 60),
+        (authority_end + DAY, authority_end),
+        (i64::MAX, authority_end),
+    ] {
+        let server = pki::sign_server_csr(&installation.ca, &ca_key, &request, &names, Some(asked)).unwrap();
+        let client = pki::sign_csr(&installation.ca, &ca_key, &request, None, Some(asked)).unwrap();
+        assert_eq!([&server, &client].map(|pem| describe(pem).unwrap().not_after), [end, end]);
+    }
+    for asked in [now - 400, 0, i64::MIN] {
+        let refused = pki::sign_server_csr(&installation.ca, &ca_key, &request, &names, Some(asked));
+        assert_eq!(refused.unwrap_err().code(), "VMSEAL_INVALID_ARGUMENT");
+        let refused = pki::sign_csr(&installation.ca, &ca_key, &request, None, Some(asked));
+        assert_eq!(refused.unwrap_err().code(), "VMSEAL_INVALID_ARGUMENT");
+    }
 }

@@ -210,7 +210,7 @@ fn requests_made_by_openssl_are_signed() {
         assert!(done, "{kind}: {log}");
         let csr = String::from_utf8(csr).unwrap();
         let ca_key = installation.path("ca.key");
-        let certificate = pki::sign_csr(&installation.ca, &ca_key, &csr, None).unwrap();
+        let certificate = pki::sign_csr(&installation.ca, &ca_key, &csr, None, None).unwrap();
         let description = pki::describe(&certificate).unwrap();
         assert_eq!(description.subject, "CN=asker");
         assert!(!description.is_authority, "what the request asks for beyond its key does not count");
@@ -225,7 +225,7 @@ fn requests_made_by_openssl_are_signed() {
         config.key_file = installation.path("csr.key");
         Connection::open(&config).unwrap().request(&query(), &NO_KEYS).unwrap();
 
-        let renamed = pki::sign_csr(&installation.ca, &ca_key, &csr, Some("vcenter")).unwrap();
+        let renamed = pki::sign_csr(&installation.ca, &ca_key, &csr, Some("vcenter"), None).unwrap();
         assert_eq!(pki::describe(&renamed).unwrap().subject_cn.as_deref(), Some("vcenter"));
     }
 }

@@ -17,7 +17,7 @@ pub use store::{CopyState, copy_path};
 
 pub(crate) use extent_line::check_file_name;
 pub(crate) use seal_lines::MAX_WRAPS;
-pub(crate) use store::{folder_of, replace_durably, sync_directory};
+pub(crate) use store::{folder_of, rename_new, sync_directory};
 
 /// Longest descriptor that is read or written, in bytes: QEMU's limit. Ours stay below 8 KiB.
 pub const MAX_LEN: usize = 1 << 20;

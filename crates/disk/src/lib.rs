@@ -9,6 +9,8 @@
 //!   interruption leaves what [`resume_copy`] goes on with; [`copy_job_info`] looks at it.
 //! * [`verify_copy`]: whether a copy holds what its source holds; [`discard_source`] takes the source away after that.
 //! * [`shallow_recrypt`]: another KEK for the same data key; no data is touched and the disk may be open.
+//! * [`copy_verbatim`]: a file as it lies, verified; [`reseal_copy`]: a descriptor for a copy of a sealed disk's extent, its data key
+//!   under another KEK and bound to another place; [`sum_file`]: what both can be checked by.
 //! * [`encrypt_in_place`], [`decrypt_in_place`], [`recrypt_in_place`]: the same where the disk lies, and deep recrypt;
 //!   [`resume`] and [`repair`] after whatever stopped them, [`job_info`] and [`verify_job`] to look.
 //! * [`open_sealed`], [`open_plain`]: read what the guest would read, or its digest.
@@ -49,11 +51,13 @@ mod pipeline;
 mod qemu_img;
 mod raw;
 mod remove;
+mod reseal;
 mod rewrap;
 mod seal;
 mod source;
 mod target;
 pub mod uuid;
+mod verbatim;
 
 pub use control::{Control, Progress};
 pub use convert::{Outcome, create_plain, create_sealed};
@@ -75,5 +79,7 @@ pub use luks::{LuksImport, View, ViewKind, import_luks, view};
 pub use open::{OpenDisk, open_plain, open_sealed};
 pub use raw::describe_raw;
 pub use remove::{remove, remove_unfinished};
+pub use reseal::reseal_copy;
 pub use rewrap::shallow_recrypt;
 pub use seal::{Binding, KekName, SealSpec};
+pub use verbatim::{copy_verbatim, sum_file};

@@ -1,15 +1,17 @@
 //! What a job reads: the sectors of a raw image or of a descriptor's flat extents, as one run of bytes with holes.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom};
+mod opening;
+mod part;
+
 use std::ops::Range;
-use std::os::unix::fs::{FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Advice, OFlags};
-use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
+use rustix::fs::Advice;
 
+use self::opening::open_extent;
+pub(crate) use self::opening::{length, open_image};
+pub(crate) use self::part::Stamp;
+use self::part::{Part, PartFile};
 use crate::descriptor::{Access, Descriptor, ExtentKind, NO_PARENT};
 use crate::direct::{Direct, is_cold};
 use crate::error::{Error, Result};
@@ -26,40 +28,10 @@ pub(crate) struct Source {
     capacity: u64,
 }
 
-/// Identity, length and modification time of a file. Not its device: that number may change from boot to boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Stamp {
-    file: u64,
-    len: u64,
-    seconds: i64,
-    nanoseconds: i64,
-}
-
 /// A [`Source`] read in one of the two ways.
 pub(crate) struct Reader<'a> {
     source: &'a Source,
     direct: Vec<Option<Direct>>,
-}
-
-#[derive(Debug)]
-struct Part {
-    /// First byte of the virtual disk that this part holds.
-    start: u64,
-    len: u64,
-    /// `None` reads as zeros.
-    file: Option<PartFile>,
-}
-
-#[derive(Debug)]
-struct PartFile {
-    path: PathBuf,
-    file: File,
-    /// Where `start` is in the file.
-    offset: u64,
-    /// Length and modification time when the job began.
-    stamp: (u64, i64, i64),
-    identity: Stamp,
-    allocated: u64,
 }
 
 impl Source {
@@ -259,13 +231,7 @@ impl Source {
 
     /// Fails when a file was written, cut or grown since it was opened: what was read is then no state the disk ever had.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
-        for file in self.parts.iter().filter_map(|part| part.file.as_ref()) {
-            let metadata = file.file.metadata().map_err(|error| Error::io("examine", &file.path, error))?;
-            if metadata.is_file() && stamp(&metadata) != file.stamp {
-                return Err(changed(&file.path));
-            }
-        }
-        Ok(())
+        self.parts.iter().filter_map(|part| part.file.as_ref()).try_for_each(PartFile::check_unchanged)
     }
 
     fn part_at(&self, offset: u64) -> Option<usize> {
@@ -280,136 +246,4 @@ impl Reader<'_> {
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.source.read_through(&self.direct, offset, buffer)
     }
-}
-
-impl Part {
-    fn next_data(&self, from: u64) -> Result<Option<(u64, u64)>> {
-        let Some(file) = &self.file else {
-            return Ok(None);
-        };
-        let (end, position) = (file.offset + self.len, file.offset + (from - self.start));
-        let to_virtual = |at: u64| at - file.offset + self.start;
-        let data = match rustix::fs::seek(&file.file, rustix::fs::SeekFrom::Data(position)) {
-            Ok(data) => data.max(position),
-            Err(Errno::NXIO) => return Ok(None),
-            // A file system or device without holes.
-            Err(Errno::INVAL | Errno::OPNOTSUPP) => return Ok(Some((from, to_virtual(end)))),
-            Err(error) => return Err(Error::io("find data in", &file.path, error)),
-        };
-        if data >= end {
-            return Ok(None);
-        }
-        let hole = match rustix::fs::seek(&file.file, rustix::fs::SeekFrom::Hole(data)) {
-            // The area may have been punched between the two calls; at least one byte keeps the walk moving.
-            Ok(hole) => hole.clamp(data + 1, end),
-            Err(Errno::NXIO) => return Err(changed(&file.path)),
-            Err(error) => return Err(Error::io("find holes in", &file.path, error)),
-        };
-        Ok(Some((to_virtual(data), to_virtual(hole))))
-    }
-}
-
-impl PartFile {
-    fn new(path: PathBuf, file: File, metadata: &Metadata, len: u64, offset: u64) -> Self {
-        let allocated = if metadata.is_file() { metadata.blocks().saturating_mul(512) } else { len };
-        Self { path, file, offset, stamp: stamp(metadata), identity: identity(metadata), allocated }
-    }
-
-    fn read_exact(&self, direct: Option<&Direct>, mut offset: u64, mut buffer: &mut [u8]) -> Result<()> {
-        while !buffer.is_empty() {
-            let read = direct.and_then(|direct| direct.read_at(buffer, offset));
-            match read.unwrap_or_else(|| self.file.read_at(buffer, offset)) {
-                Ok(0) => return Err(changed(&self.path)),
-                Ok(count) => {
-                    offset += count as u64;
-                    buffer = &mut buffer[count..];
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io("read", &self.path, error)),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Opens an image the caller named, read-only, without hanging on a FIFO.
-pub(crate) fn open_image(path: &Path) -> Result<(File, Metadata)> {
-    let file = open_read_only(path, OFlags::empty()).map_err(|error| match error.raw_os_error() {
-        Some(number) if number == Errno::NXIO.raw_os_error() => {
-            Error::image(path, "it is a socket or a device without a driver")
-        }
-        _ => Error::io("read", path, error),
-    })?;
-    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
-    let kind = metadata.file_type();
-    let wrong = if kind.is_dir() {
-        "it is a directory; name the image file in it"
-    } else if kind.is_fifo() {
-        "it is a pipe; save it to a file first"
-    } else if !kind.is_file() && !kind.is_block_device() {
-        "it is neither a file nor a block device"
-    } else {
-        return Ok((file, metadata));
-    };
-    Err(Error::image(path, wrong))
-}
-
-/// Length in bytes of an open image or block device.
-pub(crate) fn length(path: &Path, mut file: &File, metadata: &Metadata) -> Result<u64> {
-    if metadata.is_file() {
-        return Ok(metadata.len());
-    }
-    file.seek(SeekFrom::End(0)).map_err(|error| Error::io("measure", path, error))
-}
-
-/// Opens an extent file beside a descriptor. A symbolic link there could lead anywhere and is refused.
-fn open_extent(path: &Path, expected: u64, offset: u64) -> Result<PartFile> {
-    let file = open_read_only(path, OFlags::NOFOLLOW).map_err(|error| {
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOENT) => {
-                Error::extent(path, "the file is missing; put it back beside its descriptor")
-            }
-            Some(Errno::LOOP) => {
-                Error::extent(path, "it is a symbolic link; extents must be files of their own")
-            }
-            Some(Errno::NXIO) => Error::extent(path, "it is not a regular file"),
-            _ => Error::io("read", path, error),
-        }
-    })?;
-    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
-    if !metadata.is_file() {
-        return Err(Error::extent(path, "it is not a regular file"));
-    }
-    if metadata.len() != expected {
-        let actual = metadata.len();
-        return Err(Error::extent(
-            path,
-            format!(
-                "it has {actual} bytes, its descriptor says {expected}; restore the file or the descriptor it belongs to"
-            ),
-        ));
-    }
-    Ok(PartFile::new(path.to_owned(), file, &metadata, expected, offset))
-}
-
-fn open_read_only(path: &Path, extra: OFlags) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | extra).bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
-}
-
-fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
-    (metadata.len(), metadata.mtime(), metadata.mtime_nsec())
-}
-
-fn identity(metadata: &Metadata) -> Stamp {
-    Stamp {
-        file: metadata.ino(),
-        len: metadata.len(),
-        seconds: metadata.mtime(),
-        nanoseconds: metadata.mtime_nsec(),
-    }
-}
-
-fn changed(path: &Path) -> Error {
-    Error::image(path, "it was changed while it was being read; stop whatever writes to it and start again")
 }

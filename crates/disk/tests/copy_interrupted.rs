@@ -1,4 +1,4 @@
-//! B9: a copy that was stopped goes on where it stood; the source goes when the copy was read back, and not before.
+//! B8: a copy that was stopped goes on where it stood; the source goes when the copy was read back, and not before.
 
 mod fixture;
 
@@ -18,10 +18,14 @@ use vmseal_secret::SecretKey;
 const LARGE: usize = 200 * MIB;
 const STRETCH: u64 = 64 << 20;
 
+/// Bytes per second: so slow that whoever watches sees the second stretch.
+const PACE: u64 = 160 << 20;
+
 /// Cancels once the first stretch is behind.
 fn cancelled(job: impl Fn(&Control) -> Result<Outcome, Error> + Sync, again: impl Fn()) {
     for _ in 0..20 {
         let control = Control::new();
+        control.limit(PACE);
         let outcome = std::thread::scope(|scope| {
             let job = scope.spawn(|| job(&control));
             while control.progress().done_bytes < STRETCH + 8 * MIB as u64 && !job.is_finished() {
@@ -83,7 +87,7 @@ impl Interrupted {
 }
 
 #[test]
-fn b9_a_cancelled_encryption_goes_on_where_it_stood() {
+fn b8_a_cancelled_encryption_goes_on_where_it_stood() {
     for holes in [Holes::Dense, Holes::Zero] {
         let disk = Interrupted::encryption(holes);
         assert!(!disk.target.exists() && copy_job_path(&disk.target).exists());
@@ -109,7 +113,7 @@ fn b9_a_cancelled_encryption_goes_on_where_it_stood() {
 }
 
 #[test]
-fn b9_a_cancelled_decryption_goes_on_where_it_stood() {
+fn b8_a_cancelled_decryption_goes_on_where_it_stood() {
     let disk = Interrupted::decryption();
     disk.resume(&Control::new()).expect("resumed");
     assert!(fs::read(flat_of(&disk.target)).expect("the data") == disk.plain);
@@ -118,7 +122,7 @@ fn b9_a_cancelled_decryption_goes_on_where_it_stood() {
 }
 
 #[test]
-fn b9_a_cancelled_recrypt_goes_on_under_both_keys() {
+fn b8_a_cancelled_recrypt_goes_on_under_both_keys() {
     for other_id in [false, true] {
         let store = Datastore::new();
         let plain = noise(LARGE, 8);
@@ -152,7 +156,7 @@ fn b9_a_cancelled_recrypt_goes_on_under_both_keys() {
 }
 
 #[test]
-fn b8_a_copy_that_filled_its_file_system_goes_on_when_there_is_room() {
+fn b8_b10_a_copy_that_filled_its_file_system_goes_on_when_there_is_room() {
     let store = Datastore::new();
     let folder = store.path("small");
     fs::create_dir(&folder).expect("a folder");
@@ -257,7 +261,7 @@ fn discard(store: &Datastore, source: &Path, copy: &Path, how: DiscardSource) ->
 }
 
 #[test]
-fn b9_the_source_goes_after_the_copy_was_read_back() {
+fn b8_the_source_goes_after_the_copy_was_read_back() {
     for how in [DiscardSource::Unlink, DiscardSource::Overwrite] {
         let store = Datastore::new();
         let (source, target) = small(&store);
@@ -318,7 +322,7 @@ fn a_file_that_is_overwritten_keeps_its_holes_and_nothing_of_another() {
 }
 
 #[test]
-fn b9_the_sealed_source_of_a_decryption_goes_too() {
+fn b8_the_sealed_source_of_a_decryption_goes_too() {
     let store = Datastore::new();
     let (source, target) = small(&store);
     discard(&store, &target, &source, DiscardSource::Overwrite).expect("discarded");
@@ -326,7 +330,7 @@ fn b9_the_sealed_source_of_a_decryption_goes_too() {
 }
 
 #[test]
-fn b9_a_source_without_a_sound_copy_stays() {
+fn b8_a_source_without_a_sound_copy_stays() {
     let store = Datastore::new();
     let (source, target) = small(&store);
     let names = store.names();

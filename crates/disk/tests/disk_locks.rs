@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use fixture::{DISK, Datastore, MIB, binding, code, flat_of, noise, skip};
+use tempfile::TempDir;
 use vmseal_disk::{
-    Control, Error, NewKek, decrypt_in_place, encrypt_copy, encrypt_in_place, import, recrypt_in_place,
-    repair, resume, shallow_recrypt,
+    Control, Error, Holes, NewKek, SealSpec, ViewKind, decrypt_in_place, encrypt_copy, encrypt_in_place,
+    import, recrypt_in_place, repair, resume, shallow_recrypt, view,
 };
 
 /// A QEMU tool that has `path` open until dropped.
@@ -58,7 +59,7 @@ fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
 }
 
 #[test]
-fn d3_a_disk_that_qemu_has_open_for_writing_is_refused_by_name() {
+fn a_disk_that_qemu_has_open_for_writing_is_refused_by_name() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let before = fs::read(flat_of(&path)).expect("the data");
@@ -75,7 +76,7 @@ fn d3_a_disk_that_qemu_has_open_for_writing_is_refused_by_name() {
 }
 
 #[test]
-fn d3_a_sealed_disk_in_use_is_neither_decrypted_nor_recrypted() {
+fn a_sealed_disk_in_use_is_neither_decrypted_nor_recrypted() {
     let store = Datastore::new();
     let path = store.sealed("d.vmdk", &noise(MIB, 2), &store.spec());
     let new = NewKek { kek: &store.kek, kek_id: "kek-2", provider_id: "kms-1" };
@@ -106,6 +107,39 @@ fn a_disk_that_qemu_only_reads_is_copied() {
     encrypt_copy(&path, &store.path("t.vmdk"), &store.spec(), &Control::new()).expect("two may read");
 }
 
+#[test]
+fn a_disk_that_somebody_writes_or_converts_gets_no_view() {
+    let store = Datastore::new();
+    let spec = SealSpec { holes: Some(Holes::Dense), ..store.spec() };
+    // More than a zone: a job that is held back stops after the first.
+    let path = store.sealed("d.vmdk", &noise(17 * MIB, 2), &spec);
+    let memory = TempDir::new_in("/dev/shm").expect("a folder in memory");
+    let make = || view(&path, &store.kek, &binding(), ViewKind::Luks2, memory.path());
+    let empty = || fs::read_dir(memory.path()).expect("the folder").next().is_none();
+    let lock = store.write("d.vmx.lck", VM_LOCK.as_bytes());
+    assert!(refusal(make()).contains("virtual machine"));
+    fs::remove_file(lock).expect("removal");
+    if let Some(_qemu) = QemuIo::open(&flat_of(&path), &[]) {
+        refusal(make());
+    }
+    let control = Control::new();
+    control.limit(1);
+    std::thread::scope(|scope| {
+        let job = scope.spawn(|| decrypt_in_place(&path, &store.kek, &binding(), &control));
+        while vmseal_disk::job_info(&path).is_ok_and(|info| info.is_none()) && !job.is_finished() {
+            std::thread::yield_now();
+        }
+        control.cancel();
+        job.join().expect("no panic").map(drop)
+    })
+    .map_or_else(|error| assert_eq!(error.code(), "VMSEAL_CANCELLED"), |()| panic!("it was not stopped"));
+    assert_eq!(code(make()), "VMSEAL_DISK_IN_CONVERSION");
+    assert!(empty(), "a refusal leaves no secret");
+}
+
+const VM_LOCK: &str =
+    r#"{"hostId":"esx-7","bootId":"b","token":"t","pid":1,"started":"1","pidSpace":"b pid:[1]"}"#;
+
 fn lock_text(store: &Datastore, host: &str, boot: &str) -> PathBuf {
     let text = format!(
         r#"{{"hostId":"{host}","bootId":"{boot}","token":"t","pid":1,"started":"1","pidSpace":"{boot} pid:[1]"}}"#
@@ -114,7 +148,7 @@ fn lock_text(store: &Datastore, host: &str, boot: &str) -> PathBuf {
 }
 
 #[test]
-fn d3_the_lock_of_another_host_is_kept_and_told() {
+fn the_lock_of_another_host_is_kept_and_told() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let lock = lock_text(&store, "esx-7", "another-boot");
@@ -124,7 +158,7 @@ fn d3_the_lock_of_another_host_is_kept_and_told() {
 }
 
 #[test]
-fn d3_a_damaged_lock_is_never_taken_for_void() {
+fn a_damaged_lock_is_never_taken_for_void() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     for text in ["", "{", "null", r#"{"hostId":"x"}"#, "\u{0}\u{1}"] {
@@ -152,11 +186,10 @@ fn a_lock_that_a_crash_of_this_machine_left_is_void() {
 }
 
 #[test]
-fn d3_the_lock_of_the_virtual_machine_is_obeyed() {
+fn the_lock_of_the_virtual_machine_is_obeyed() {
     let store = Datastore::new();
     let path = plain_disk(&store);
-    let text = r#"{"hostId":"esx-7","bootId":"b","token":"t","pid":1,"started":"1","pidSpace":"b pid:[1]"}"#;
-    let lock = store.write("p.vmx.lck", text.as_bytes());
+    let lock = store.write("p.vmx.lck", VM_LOCK.as_bytes());
     let told = refusal(encrypt_in_place(&path, &store.spec(), &Control::new()));
     assert!(told.contains("esx-7") && told.contains("virtual machine"), "{told}");
     fs::rename(lock, store.path("other.vmx.lck")).expect("a lock of another machine");
@@ -164,7 +197,7 @@ fn d3_the_lock_of_the_virtual_machine_is_obeyed() {
 }
 
 #[test]
-fn d3_two_jobs_on_one_disk_are_refused() {
+fn two_jobs_on_one_disk_are_refused() {
     let store = Datastore::new();
     let path = plain_disk(&store);
     let file = File::options().read(true).write(true).open(flat_of(&path)).expect("the data");

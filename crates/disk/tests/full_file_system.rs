@@ -77,7 +77,7 @@ fn reads(store: &Datastore, path: &Path, len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn b8_without_room_nothing_is_changed_and_nothing_is_left() {
+fn b10_without_room_nothing_is_changed_and_nothing_is_left() {
     let Some(small) = Small::mount(12) else { return };
     let store = Datastore::new();
     let plain = noise(8 * MIB, 1);
@@ -92,7 +92,7 @@ fn b8_without_room_nothing_is_changed_and_nothing_is_left() {
 }
 
 #[test]
-fn b8_holes_that_would_be_filled_count_too() {
+fn b10_holes_that_would_be_filled_count_too() {
     let Some(small) = Small::mount(12) else { return };
     let store = Datastore::new();
     let image = small.path("d.raw");
@@ -106,7 +106,7 @@ fn b8_holes_that_would_be_filled_count_too() {
 
 /// The file system fills up in the middle: the job has its room, and only the small file at its end may have to wait.
 #[test]
-fn b8_a_file_system_that_fills_up_meanwhile_loses_nothing() {
+fn b10_a_file_system_that_fills_up_meanwhile_loses_nothing() {
     let Some(small) = Small::mount(96) else { return };
     let store = Datastore::new();
     let plain = noise(48 * MIB, 2);

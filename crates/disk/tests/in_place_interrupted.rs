@@ -154,7 +154,7 @@ fn b8_a_disk_between_states_is_refused_by_everything_else() {
 }
 
 #[test]
-fn d2_other_keys_and_other_places_resume_nothing() {
+fn b8_other_keys_and_other_places_resume_nothing() {
     let disk = stopped(JobMode::Recrypt, Holes::Dense);
     let wrong = SecretKey::generate(32).expect("a key");
     let anywhere = Binding { provider_id: None, ..binding() };
@@ -185,7 +185,7 @@ fn forge(path: &Path, at: usize, bytes: &[u8], sum: Option<usize>) {
 }
 
 #[test]
-fn d3_a_forged_record_decrypts_nothing() {
+fn b8_a_forged_record_decrypts_nothing() {
     // CVE-2021-4122: an encryption or recrypt under way, told to be a decryption; a frontier that was moved.
     for mode in [JobMode::Encrypt, JobMode::Recrypt] {
         for (field, bytes) in [(10, vec![2]), (56, vec![0; 8]), (56, (LARGE as u64).to_le_bytes().to_vec())] {
@@ -202,7 +202,7 @@ fn d3_a_forged_record_decrypts_nothing() {
 }
 
 #[test]
-fn d3_a_forged_journal_cannot_pass_plaintext_over_as_a_hole() {
+fn b8_a_forged_journal_cannot_pass_plaintext_over_as_a_hole() {
     for mode in [JobMode::Encrypt, JobMode::Recrypt] {
         let disk = stopped(mode, Holes::Zero);
         let sidecar = fs::read(job_path(&disk.path)).expect("a sidecar");
@@ -240,7 +240,7 @@ fn a_missing_sidecar_stops_everything_and_loses_nothing() {
 }
 
 #[test]
-fn a_full_volume_is_met_before_the_first_byte() {
+fn b10_a_full_volume_is_met_before_the_first_byte() {
     let store = Datastore::new();
     let folder = store.path("small");
     fs::create_dir(&folder).expect("a folder");
@@ -280,7 +280,7 @@ fn a_disk_with_holes_needs_no_room_for_them() {
 }
 
 #[test]
-fn b10_sectors_beyond_two_to_the_32_are_converted_in_place() {
+fn sectors_beyond_two_to_the_32_are_converted_in_place() {
     let store = Datastore::new();
     let capacity: u64 = 4 << 40 | 64 << 20;
     let path = store.path("d.vmdk");

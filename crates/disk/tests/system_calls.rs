@@ -16,8 +16,9 @@ use std::thread;
 use fixture::{DISK, MIB, VM, flat_of, noise, skip};
 use tempfile::TempDir;
 use vmseal_disk::{
-    Binding, Control, Descriptor, Error, Holes, NewKek, SealSpec, decrypt_in_place, encrypt_copy,
-    encrypt_in_place, import, job_path, open_sealed, recrypt_in_place, resume, shallow_recrypt,
+    Binding, Control, Descriptor, DiscardSource, Error, Holes, NewKek, SealSpec, copy_job_info, decrypt_copy,
+    decrypt_in_place, discard_source, encrypt_copy, encrypt_in_place, import, job_path, open_sealed,
+    recrypt_copy, recrypt_in_place, remove_unfinished, resume, resume_copy, shallow_recrypt,
 };
 use vmseal_secret::SecretKey;
 
@@ -33,9 +34,14 @@ enum Mode {
     ResumeEncrypt,
     ResumeDecrypt,
     ResumeRecrypt,
+    CopyEncrypt,
+    CopyDecrypt,
+    CopyRecrypt,
+    /// Overwriting and removing the source of a finished copy.
+    Discard,
 }
 
-const MODES: [Mode; 7] = [
+const MODES: [Mode; 11] = [
     Mode::Encrypt,
     Mode::Decrypt,
     Mode::Recrypt,
@@ -43,6 +49,10 @@ const MODES: [Mode; 7] = [
     Mode::ResumeEncrypt,
     Mode::ResumeDecrypt,
     Mode::ResumeRecrypt,
+    Mode::CopyEncrypt,
+    Mode::CopyDecrypt,
+    Mode::CopyRecrypt,
+    Mode::Discard,
 ];
 
 impl Mode {
@@ -61,11 +71,16 @@ impl Mode {
     }
 
     fn begins_sealed(self) -> bool {
-        !matches!(self, Self::Encrypt | Self::ResumeEncrypt)
+        let begins_plain = [Self::Encrypt, Self::ResumeEncrypt, Self::CopyEncrypt, Self::Discard];
+        !begins_plain.contains(&self)
+    }
+
+    fn is_copy(self) -> bool {
+        matches!(self, Self::CopyEncrypt | Self::CopyDecrypt | Self::CopyRecrypt | Self::Discard)
     }
 
     fn ends_sealed(self) -> bool {
-        !matches!(self, Self::Decrypt | Self::ResumeDecrypt)
+        !matches!(self, Self::Decrypt | Self::ResumeDecrypt | Self::CopyDecrypt)
     }
 }
 
@@ -96,7 +111,9 @@ impl Fault {
             Self::Kill | Self::Error("EIO", _) => true,
             Self::Error(..) => !call.starts_with("unlink"),
             // Only calls that may wait are interrupted.
-            Self::Interrupted => matches!(call, "pwrite64" | "write" | "fallocate"),
+            Self::Interrupted => {
+                matches!(call, "pwrite64" | "write" | "fallocate" | "ftruncate" | "fsync" | "fdatasync")
+            }
             Self::Nothing => call == "pwrite64",
         }
     }
@@ -149,8 +166,22 @@ fn run(mode: Mode, disk: &Path) -> Result<(), Error> {
         Mode::Decrypt => decrypt_in_place(disk, &old, &BINDING, &control).map(drop),
         Mode::Recrypt => recrypt_in_place(disk, &old, &BINDING, &new, &control).map(drop),
         Mode::Shallow => shallow_recrypt(disk, &old, &BINDING, &new).map(drop),
+        Mode::CopyEncrypt => encrypt_copy(disk, &copy_of(disk), &spec(&old), &control).map(drop),
+        Mode::CopyDecrypt => decrypt_copy(disk, &copy_of(disk), &old, &BINDING, &control).map(drop),
+        Mode::CopyRecrypt => {
+            recrypt_copy(disk, &copy_of(disk), &old, &BINDING, &spec(&fresh), &control).map(drop)
+        }
+        Mode::Discard => {
+            let copy = copy_of(disk);
+            discard_source(disk, &copy, &[&old], &BINDING, DiscardSource::Overwrite, &control)
+        }
         _ => resume(disk, &[&old, &fresh], &BINDING, &control).map(drop),
     }
+}
+
+/// Where a copy of the disk goes.
+fn copy_of(disk: &Path) -> PathBuf {
+    disk.with_file_name("c.vmdk")
 }
 
 /// The job itself: run again as a process of its own.
@@ -196,11 +227,14 @@ fn template(mode: Mode, plain: &[u8]) -> TempDir {
         import(&source, &disk, &DISK, &Control::new()).expect("a plain disk");
     }
     fs::remove_file(source).expect("removal");
+    if mode == Mode::Discard {
+        run(Mode::CopyEncrypt, &disk).expect("a copy");
+    }
     if let Some(begun) = mode.begun() {
         // Killed at its last write to the data: a zone is in flight.
         let calls = trace(begun, &disk_copy(folder.path()).1);
         let (copy, disk) = disk_copy(folder.path());
-        let writes = calls["pwrite64"];
+        let writes = calls["pwrite64"].len();
         let inject = format!("inject=pwrite64:signal=KILL:when={}", (writes / 2).max(6));
         let output = command(begun, &disk, &["-e".to_owned(), inject]).output().expect("strace");
         assert_eq!(ending(&output), None, "{begun:?} was not killed");
@@ -218,36 +252,77 @@ fn disk_copy(from: &Path) -> (TempDir, PathBuf) {
     (copy, disk)
 }
 
-/// How often the job makes each call, at most in one thread.
-fn trace(mode: Mode, disk: &Path) -> BTreeMap<String, usize> {
+/// Of each call, which ones of a thread go to the disk's folder: the numbers that `when` takes.
+fn trace(mode: Mode, disk: &Path) -> BTreeMap<String, BTreeSet<usize>> {
     let strace = ["-e".to_owned(), format!("trace={CALLS}"), "-y".to_owned()];
     let output = command(mode, disk, &strace).output().expect("strace");
     assert_eq!(ending(&output).as_deref(), Some("done"), "{}", String::from_utf8_lossy(&output.stderr));
     let log = fs::read_to_string(disk.with_file_name("trace.log")).expect("the log of strace");
     let folder = disk.parent().expect("a folder").display().to_string();
-    let mut threads: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    let mut elsewhere = BTreeSet::new();
+    let mut made: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut calls: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for line in log.lines() {
         let (thread, rest) = line.split_once(' ').unwrap_or_default();
         let Some((call, arguments)) = rest.trim_start().split_once('(') else { continue };
+        let count = made.entry((thread, call)).or_default();
+        *count += 1;
+        // Key memory is made with such calls too.
         if arguments.contains(&folder) {
-            *threads.entry((thread, call)).or_default() += 1;
-        } else {
-            elsewhere.insert(call);
+            calls.entry(call.to_owned()).or_default().insert(*count);
         }
-    }
-    // `when` counts them all.
-    assert!(threads.keys().all(|(_, call)| !elsewhere.contains(call)), "{elsewhere:?} go elsewhere too");
-    let mut calls = BTreeMap::new();
-    for ((_, call), count) in threads {
-        let most: &mut usize = calls.entry(call.to_owned()).or_default();
-        *most = count.max(*most);
     }
     calls
 }
 
+/// Whether the disk is there and its guest reads what it wrote.
+fn is_whole(disk: &Path, plain: &[u8]) -> bool {
+    let Ok(descriptor) = Descriptor::read(disk) else { return false };
+    if descriptor.sealed.is_none() {
+        return fs::read(flat_of(disk)).is_ok_and(|bytes| bytes == plain);
+    }
+    [&old_kek(), &new_kek()].iter().any(|kek| {
+        open_sealed(disk, kek, &BINDING).is_ok_and(|open| {
+            let mut bytes = vec![0; plain.len()];
+            open.read_at(0, &mut bytes).is_ok() && bytes == plain
+        })
+    })
+}
+
+/// Whatever happened to a copy or to the discard of its source: one of the two is whole, and what a user does then ends it.
+/// Whether the copy was there at once.
+fn assert_copy_ends(mode: Mode, disk: &Path, plain: &[u8], case: &str) -> bool {
+    let (copy, control) = (copy_of(disk), Control::new());
+    let came_to_its_end = copy.exists();
+    assert!(
+        is_whole(disk, plain) || (mode == Mode::Discard && is_whole(&copy, plain)),
+        "{case}: data is lost"
+    );
+    let told = |error: Error| panic!("{case}: going on: {error}");
+    if copy_job_info(&copy).unwrap_or_else(|error| panic!("{case}: {error}")).is_some() {
+        resume_copy(&copy, &[&old_kek(), &new_kek()], &BINDING, &control).map_or_else(told, drop);
+    } else if !copy.exists() {
+        remove_unfinished(&copy).map_or_else(told, drop);
+        run(mode, disk).unwrap_or_else(told);
+    }
+    assert!(is_whole(&copy, plain), "{case}: the copy is not what was copied");
+    if mode == Mode::Discard {
+        if disk.exists() {
+            run(mode, disk).unwrap_or_else(told);
+        }
+        remove_unfinished(disk).map_or_else(told, drop);
+        let left = fs::read_dir(disk.parent().expect("a folder")).expect("the folder").flatten();
+        let left: Vec<_> =
+            left.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"d")).collect();
+        assert!(left.is_empty(), "{case}: {left:?} stays");
+    }
+    came_to_its_end == mode.ends_sealed()
+}
+
 /// Whatever happened: after a resume the disk is whole in one form and nothing of it is lost.
 fn assert_nothing_lost(mode: Mode, disk: &Path, plain: &[u8], case: &str) -> bool {
+    if mode.is_copy() {
+        return assert_copy_ends(mode, disk, plain, case);
+    }
     let (old, fresh) = (old_kek(), new_kek());
     match resume(disk, &[&old, &fresh], &BINDING, &Control::new()) {
         Ok(_) => {}
@@ -256,17 +331,7 @@ fn assert_nothing_lost(mode: Mode, disk: &Path, plain: &[u8], case: &str) -> boo
     }
     let descriptor = Descriptor::read(disk).unwrap_or_else(|error| panic!("{case}: {error}"));
     let sealed = descriptor.sealed.is_some();
-    let whole = if sealed {
-        [&old, &fresh].iter().any(|kek| {
-            open_sealed(disk, kek, &BINDING).is_ok_and(|open| {
-                let mut bytes = vec![0; plain.len()];
-                open.read_at(0, &mut bytes).is_ok() && bytes == plain
-            })
-        })
-    } else {
-        fs::read(flat_of(disk)).is_ok_and(|bytes| bytes == plain)
-    };
-    assert!(whole, "{case}: data is lost");
+    assert!(is_whole(disk, plain), "{case}: data is lost");
     assert!(!job_path(disk).exists(), "{case}: the record stays");
     if mode == Mode::Shallow {
         // Doing it again heals it.
@@ -314,10 +379,11 @@ impl Mode {
 fn sweep(mode: Mode, plain: &[u8], faults: &[Fault], every: usize) -> usize {
     let template = template(mode, plain);
     let calls = trace(mode, &disk_copy(template.path()).1);
-    assert!(calls.values().sum::<usize>() > 8, "{mode:?}: {calls:?}");
+    let counts: BTreeMap<&str, usize> = calls.iter().map(|(call, all)| (call.as_str(), all.len())).collect();
+    assert!(counts.values().sum::<usize>() > 8, "{mode:?}: {counts:?}");
     let mut cases = Vec::new();
-    for (call, &count) in &calls {
-        for when in (1..=count).step_by(every) {
+    for (call, all) in &calls {
+        for &when in all.iter().step_by(every) {
             cases.extend(faults.iter().filter(|fault| fault.fits(call)).map(|&fault| (call, when, fault)));
         }
     }
@@ -331,7 +397,7 @@ fn sweep(mode: Mode, plain: &[u8], faults: &[Fault], every: usize) -> usize {
         scope.spawn(work);
         work();
     });
-    println!("{mode:?}: {} cases over {calls:?}", cases.len());
+    println!("{mode:?}: {} cases over {counts:?}", cases.len());
     cases.len()
 }
 
@@ -351,7 +417,7 @@ fn b8_killed_before_every_call_and_every_call_failing_once_loses_nothing() {
     }
     let plain = noise(64 << 10, 3);
     let cases: usize = MODES.into_iter().map(|mode| sweep(mode, &plain, &FAULTS, 1)).sum();
-    assert!(cases > 300, "{cases}");
+    assert!(cases > 600, "{cases}");
 }
 
 /// Three zones and a thread for each piece: every third call of each thread.

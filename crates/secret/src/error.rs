@@ -31,6 +31,17 @@ pub enum Error {
         /// Its error number.
         errno: i32,
     },
+    /// The process could not be kept from being dumped.
+    #[error(
+        "core dumps of this process cannot be switched off: {operation} failed: {}; allow this system call for the process",
+        io::Error::from_raw_os_error(*errno)
+    )]
+    Dumps {
+        /// The system call that failed.
+        operation: &'static str,
+        /// Its error number.
+        errno: i32,
+    },
     /// A fork without exec has no keys and cannot make any.
     #[error("this process was forked from one that holds keys; run a new program (exec) to use keys here")]
     Forked,
@@ -58,7 +69,9 @@ impl Error {
     pub fn code(&self) -> &'static str {
         match self {
             Error::LockLimit { .. } => "VMSEAL_KEY_MEMORY_EXHAUSTED",
-            Error::Unavailable { .. } | Error::Forked => "VMSEAL_KEY_MEMORY_UNAVAILABLE",
+            Error::Unavailable { .. } | Error::Dumps { .. } | Error::Forked => {
+                "VMSEAL_KEY_MEMORY_UNAVAILABLE"
+            }
             Error::Setting => "VMSEAL_INVALID_ARGUMENT",
             Error::Length { .. } => "VMSEAL_KEY_LENGTH",
             Error::Random => "VMSEAL_RANDOM_UNAVAILABLE",

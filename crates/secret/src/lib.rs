@@ -6,6 +6,7 @@
 //! * [`SecretBox`]: one value of a plain type ([`Pod`]), such as an expanded cipher schedule.
 //! * [`wipe`]: for a buffer elsewhere that held key bytes and is done with.
 //! * [`WipingAllocator`]: as `#[global_allocator]` of a program, for the buffers of libraries nobody can reach.
+//! * [`forbid_core_dumps`]: for a program that serves: a crash of it leaves nothing.
 //! * [`status`]: what really protects the keys here, for a start-up check.
 //!
 //! ```
@@ -74,6 +75,7 @@ mod allocator;
 mod arena;
 mod boxed;
 mod chunk;
+mod dumps;
 mod error;
 mod exit;
 mod key;
@@ -83,6 +85,7 @@ mod wipe;
 
 pub use allocator::WipingAllocator;
 pub use boxed::{Pod, SecretBox};
+pub use dumps::forbid_core_dumps;
 pub use error::Error;
 pub use exit::{wipe_all, wiped};
 pub use key::{MAX_LEN, SecretKey};

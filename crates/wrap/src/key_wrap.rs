@@ -18,7 +18,7 @@ use crate::Error;
 use crate::guard::{guarded, guarded_shallow};
 
 pub use kernel::{KERNEL_VARIABLE, Kernel};
-pub use many::{unwrap_many, wrap_many, wrap_many_into};
+pub use many::{unwrap_many, unwrap_row, wrap_many, wrap_many_into};
 pub use padded::{unwrap_padded, wrap_padded};
 
 /// The shortest key that is wrapped or unwrapped, in bytes.

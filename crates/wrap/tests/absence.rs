@@ -37,6 +37,11 @@ const WORK: [fn(); 7] = [
         let wrapped = key_wrap::wrap(&key(0), &key(1)).unwrap();
         assert!(key_wrap::unwrap(&key(4), &wrapped).is_err());
         assert!(key_wrap::unwrap(&key(0), &wrapped).unwrap().ct_eq(&key(1)));
+        let mut row = wrapped.repeat(40);
+        let opened = key_wrap::unwrap_row(&key(0), &row, wrapped.len()).unwrap();
+        assert!(opened.is_none_or(|keys| keys.iter().all(|opened| opened.ct_eq(&key(1)))));
+        row[39 * wrapped.len()] ^= 1;
+        assert!(key_wrap::unwrap_row(&key(0), &row, wrapped.len()).unwrap().is_none());
     },
     || {
         let wrapped = key_wrap::wrap_padded(&key(0), &key(1)).unwrap();

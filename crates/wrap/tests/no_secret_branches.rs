@@ -17,7 +17,8 @@ use vmseal_wrap::key_wrap::{self, KERNEL_VARIABLE};
 const SUPPRESSION: &str = "{\n check\n Memcheck:Cond\n ...\n fun:*is_initial_value*\n}\n\
     {\n one, portable\n Memcheck:Cond\n fun:*try_init*\n}\n\
     {\n one\n Memcheck:Cond\n fun:*unwrap_alone*\n}\n\
-    {\n many\n Memcheck:Cond\n fun:*unwrap_side_by_side*\n}\n";
+    {\n many\n Memcheck:Cond\n fun:*unwrap_side_by_side*\n}\n\
+    {\n row\n Memcheck:Cond\n fun:*open_row*\n}\n";
 
 #[test]
 fn wrapping_decides_nothing_on_secrets() {
@@ -64,6 +65,11 @@ fn wrap_secrets() {
         let wrapped = key_wrap::wrap_many(&kek, &borrowed).expect("wrapped");
         let wraps: Vec<&[u8]> = wrapped.iter().map(Vec::as_slice).collect();
         assert!(key_wrap::unwrap_many(&kek, &wraps).expect("unwrapped").iter().all(Result::is_ok));
+        let mut row = [&wrapped[2][..]; 40].concat();
+        make_secret(&mut row);
+        // None where no kernel works side by side.
+        let opened = key_wrap::unwrap_row(&kek, &row, wrapped[2].len()).expect("a good KEK");
+        assert!(opened.is_none_or(|keys| keys.len() == 40));
         // Only one way: the length of a padded key is in what was unwrapped, and is public.
         let odd = secret_key(&[9; 33]);
         key_wrap::wrap_padded(&kek, &odd).expect("wrapped");

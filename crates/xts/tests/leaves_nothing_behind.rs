@@ -15,7 +15,7 @@ use std::thread;
 use aes::Aes256Enc;
 use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use inputs::{Bytes, kernels, key};
-use vmseal_xts::{Xts, data_unit};
+use vmseal_xts::{Kernel, Xts, data_unit};
 use zeroize::zeroize_stack;
 
 /// Stack searched below the function under test, in bytes.
@@ -69,6 +69,38 @@ fn ciphering_sectors() {
             assert_eq!(found, 0, "{kernel}: encryption of {count} x {sector_size}");
             let found = search(&secrets, || xts.decrypt(&mut data, 9).expect("decrypt"));
             assert_eq!(found, 0, "{kernel}: decryption of {count} x {sector_size}");
+        }
+    }
+}
+
+/// Long enough for every way to treat memory: prefetched in place, prefetched copies, copies that bypass the caches.
+#[test]
+fn ciphering_long_runs() {
+    let secret = Bytes::new(5).take(64);
+    let key = key(&secret);
+    let length = 16 << 20;
+    let mut source = vec![0; length];
+    let mut memory = vec![0; length + 128];
+    let aligned = memory.as_ptr().align_offset(64);
+    let destination = &mut memory[aligned..];
+    for sector_size in [512, 4096] {
+        let secrets = secrets(&secret, 9, length / sector_size as usize);
+        for kernel in kernels().filter(|kernel| *kernel != Kernel::Portable) {
+            let xts = Xts::with_kernel(&key, sector_size, 1, kernel).expect("cipher");
+            let found = search(&secrets, || xts.encrypt(&mut source, 9).expect("encrypt"));
+            assert_eq!(found, 0, "{kernel}: encryption in place of {sector_size}");
+            let found = search(&secrets, || xts.decrypt(&mut source, 9).expect("decrypt"));
+            assert_eq!(found, 0, "{kernel}: decryption in place of {sector_size}");
+            for start in [0, 16] {
+                let to = &mut destination[start..];
+                for length in [8 << 20, length] {
+                    let (from, to) = (&source[..length], &mut to[..length]);
+                    let found = search(&secrets, || xts.encrypt_to(from, to, 9).expect("encrypt"));
+                    assert_eq!(found, 0, "{kernel}: encryption of {length} to {start} with {sector_size}");
+                    let found = search(&secrets, || xts.decrypt_to(from, to, 9).expect("decrypt"));
+                    assert_eq!(found, 0, "{kernel}: decryption of {length} to {start} with {sector_size}");
+                }
+            }
         }
     }
 }

@@ -4,16 +4,16 @@ import { basename, resolve } from 'node:path'
 import { InvalidArgumentError, type Command } from 'commander'
 import { VmsealError, type CryptoKeyId } from '../../errors.js'
 import { native, type KeyHandle, type SealSpec } from '../../native/load.js'
-import { sectorSize } from '../arguments.js'
+import { maxRateOption, sectorSize } from '../arguments.js'
 import { output } from '../output.js'
 import { sizeText } from '../progress.js'
 import { addDiscard, discard, discardHelp, refuseTaken, runCopy, type DiscardOption } from './copy.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
-import type { TaskOutcome } from './progress.js'
+import { atMost, type RateOption, type TaskOutcome } from './progress.js'
 import { anyOf, bindingOf, noVm, readDisk, readEncrypted, type DiskState } from './state.js'
 
-interface WhereOptions extends KeyOptions, DiscardOption {
+interface WhereOptions extends KeyOptions, DiscardOption, RateOption {
   readonly to?: string
   readonly inPlace?: true
   readonly vmId?: string
@@ -101,6 +101,7 @@ function addWhere(command: Command): Command {
   command
     .option('--to <file>', 'descriptor of the new disk (.vmdk); the source is only read')
     .option('--in-place', 'convert the disk where it lies')
+    .option(...maxRateOption)
   return addDiscard(command)
 }
 
@@ -120,14 +121,16 @@ async function encryptDisk(image: string, options: EncryptOptions): Promise<void
       ...(options.holes === undefined ? {} : { holes: options.holes }),
     }
     if (target !== undefined) {
-      const start = () => native.encryptDisk(disk.path, target, kek, spec)
+      const start = () => atMost(options.maxRate, native.encryptDisk(disk.path, target, kek, spec))
       const outcome = await runCopy('encrypting', target, start)
       const source = await discard(disk.path, target, [kek], spec, options.discardSource)
       done('encrypted', target, outcome, { ...key, diskId, source })
       return
     }
     const path = disk.format === 'raw' ? native.describeRawImage(disk.path, diskId) : disk.path
-    const outcome = await runInPlace('encrypting', path, () => native.encryptDiskInPlace(path, kek, spec))
+    const outcome = await runInPlace('encrypting', path, () =>
+      atMost(options.maxRate, native.encryptDiskInPlace(path, kek, spec)),
+    )
     done('encrypted', path, outcome, { ...key, diskId })
   })
 }
@@ -141,11 +144,13 @@ async function decryptDisk(descriptor: string, options: WhereOptions): Promise<v
     const binding = bindingOf(disk, options.vmId)
     const { path, diskId } = disk
     if (target === undefined) {
-      const start = () => native.decryptDiskInPlace(path, kek, binding)
+      const start = () => atMost(options.maxRate, native.decryptDiskInPlace(path, kek, binding))
       done('decrypted', path, await runInPlace('decrypting', path, start), { diskId })
       return
     }
-    const outcome = await runCopy('decrypting', target, () => native.decryptDisk(path, target, kek, binding))
+    const outcome = await runCopy('decrypting', target, () =>
+      atMost(options.maxRate, native.decryptDisk(path, target, kek, binding)),
+    )
     const source = await discard(path, target, [kek], binding, options.discardSource)
     done('decrypted', target, outcome, { diskId, source })
   })
@@ -153,8 +158,13 @@ async function decryptDisk(descriptor: string, options: WhereOptions): Promise<v
 
 async function recryptDisk(descriptor: string, options: RecryptOptions): Promise<void> {
   const target = options.shallow ? undefined : whereTo(options)
-  if (options.shallow && (options.to !== undefined || options.inPlace || options.discardSource))
-    throw wrongCall('--shallow touches no data: give it without --to, --in-place and --discard-source')
+  if (
+    options.shallow &&
+    (options.to !== undefined || options.inPlace || options.discardSource || options.maxRate)
+  )
+    throw wrongCall(
+      '--shallow touches no data: give it without --to, --in-place, --discard-source and --max-rate',
+    )
   const disk = readEncrypted(descriptor)
   refuseTaken(target)
   await withKeys(options, async (keys) => {
@@ -171,7 +181,8 @@ async function recryptDisk(descriptor: string, options: RecryptOptions): Promise
       return
     }
     if (target === undefined) {
-      const start = () => native.recryptDiskInPlace(disk.path, kek, binding, fresh.kek, fresh.key)
+      const start = () =>
+        atMost(options.maxRate, native.recryptDiskInPlace(disk.path, kek, binding, fresh.kek, fresh.key))
       const outcome = await runInPlace('recrypting', disk.path, start)
       done('recrypted', disk.path, outcome, { ...fresh.key, diskId: disk.diskId })
       return
@@ -184,7 +195,8 @@ async function recryptDisk(descriptor: string, options: RecryptOptions): Promise
       generation: 1,
       sectorSize: disk.sectorSize ?? 512,
     }
-    const start = () => native.recryptDisk(disk.path, target, kek, binding, fresh.kek, spec)
+    const start = () =>
+      atMost(options.maxRate, native.recryptDisk(disk.path, target, kek, binding, fresh.kek, spec))
     const outcome = await runCopy('recrypting', target, start)
     const source = await discard(disk.path, target, [kek, fresh.kek], spec, options.discardSource)
     done('recrypted', target, outcome, { ...fresh.key, diskId, source })

@@ -7,7 +7,7 @@ import { native, type KeyHandle, type NativeTask } from '../../native/load.js'
 import { output } from '../output.js'
 import { sizeText } from '../progress.js'
 import type { KeySource } from './key-source.js'
-import { follow, type TaskOutcome } from './progress.js'
+import { atMost, follow, type RateOption, type TaskOutcome } from './progress.js'
 import { anyOf, bindingOf, noVm, readDisk, readEncrypted } from './state.js'
 
 /** An interrupted copy, as the record beside its unfinished flat file tells. */
@@ -113,11 +113,13 @@ export async function resumeCopy(
   descriptor: string,
   copy: CopyState,
   keys: KeySource,
-  options: DiscardOption & { readonly vmId?: string },
+  options: DiscardOption & RateOption & { readonly vmId?: string },
 ): Promise<void> {
   const target = resolve(descriptor)
   const { keks, binding } = await opening(copy, target, keys, options.vmId)
-  const outcome = await runCopy('copying', target, () => native.resumeCopy(target, keks, binding))
+  const outcome = await runCopy('copying', target, () =>
+    atMost(options.maxRate, native.resumeCopy(target, keks, binding)),
+  )
   const { bytes, seconds } = JSON.parse(outcome) as TaskOutcome
   const source = await discard(copy.source, target, keks, binding, options.discardSource)
   const { state } = readDisk(target)

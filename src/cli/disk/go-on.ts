@@ -2,12 +2,13 @@
 import type { Command } from 'commander'
 import { VmsealError } from '../../errors.js'
 import { native, type KeyHandle } from '../../native/load.js'
+import { maxRateOption } from '../arguments.js'
 import { output } from '../output.js'
 import { sizeText } from '../progress.js'
 import { addDiscard, interruptedCopy, resumeCopy, type DiscardOption } from './copy.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
-import { follow, type TaskOutcome } from './progress.js'
+import { atMost, follow, type RateOption, type TaskOutcome } from './progress.js'
 import { anyOf, bindingOf, readDisk, type ConversionState, type DiskState } from './state.js'
 
 interface OpenOptions extends KeyOptions {
@@ -25,7 +26,7 @@ export function addGoOnCommands(disk: Command): void {
       '--vm-id <uuid>',
       'VM that the disk is bound to: when its descriptor has lost it, or the copy was begun with one',
     )
-  addDiscard(resume)
+  addDiscard(resume).option(...maxRateOption)
   addKeyOptions(resume)
     .addHelpText(
       'after',
@@ -54,7 +55,10 @@ The job record is authenticated under the key of the disk before the first byte 
   addKeyOptions(verify).addHelpText('after', keyHelp).action(verifyDisk)
 }
 
-async function resumeDisk(descriptor: string, options: OpenOptions & DiscardOption): Promise<void> {
+async function resumeDisk(
+  descriptor: string,
+  options: OpenOptions & DiscardOption & RateOption,
+): Promise<void> {
   const copy = interruptedCopy(descriptor)
   if (copy !== undefined) {
     await withKeys(options, (keys) => resumeCopy(descriptor, copy, keys, options))
@@ -71,7 +75,7 @@ async function resumeDisk(descriptor: string, options: OpenOptions & DiscardOpti
     const keks = await keksOf(keys, conversion)
     const binding = bindingOf({ ...disk, diskId: conversion.diskId }, options.vmId)
     const outcome = await runInPlace(`${conversion.mode}ing`, disk.path, () =>
-      native.resumeConversion(disk.path, keks, binding),
+      atMost(options.maxRate, native.resumeConversion(disk.path, keks, binding)),
     )
     const { bytes, seconds } = JSON.parse(outcome) as TaskOutcome
     const { state } = readDisk(disk.path)

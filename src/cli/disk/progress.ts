@@ -6,12 +6,23 @@ import { cancelOnSignal } from '../signal.js'
 
 const lookMilliseconds = 200
 
+export interface RateOption {
+  /** Bytes per second. */
+  readonly maxRate?: number
+}
+
 /** What people call a finished conversion. */
 export interface TaskOutcome {
   readonly bytes: number
   readonly allocatedBytes: number
   readonly seconds: number
   readonly holes: 'dense' | 'zero' | null
+}
+
+/** The task, with that most bytes per second from the start on. */
+export function atMost(bytesPerSecond: number | undefined, task: NativeTask): NativeTask {
+  if (bytesPerSecond !== undefined) task.limit(bytesPerSecond)
+  return task
 }
 
 /** Runs the task to its end. The first SIGINT or SIGTERM cancels it, a second one ends the process. */

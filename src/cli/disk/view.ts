@@ -43,7 +43,7 @@ Examples:
   vmseal disk view db01.vmdk --luks2 --server kms.example.com:5696 --credentials ./issued
   vmseal disk view db01.vmdk --luks1 --kms /var/lib/vmseal/kms --credentials ./issued
 Header and secret together open the disk, so they stand in memory only; remove the folder when you are done. What is written
-through a view is written to the disk. Do not convert the disk meanwhile.`,
+through a view is written to the disk. Do not convert the disk meanwhile. While a VM or another program writes it there is no view.`,
     )
     .action(viewDisk)
 }

@@ -1,4 +1,5 @@
 /** `vmseal host add`, `remove` and `reconnect`. */
+import type { RenewedCertificate } from '../../vcenter/host-certificates.js'
 import type { HostSync } from '../../vcenter/host-sync.js'
 import { addressOr, readFirstLine, type Address } from '../arguments.js'
 import { verb } from '../verb/verb.js'
@@ -59,4 +60,15 @@ export const hostReconnect = verb<Values, HostSync>({
   declare: (command) => command.argument('<host>', 'name of the host'),
   run: ({ vcenter }, { host }) => vcenter.hosts.reconnect(host),
   show: describeSync,
+})
+
+export const hostRenewCertificate = verb<Values, RenewedCertificate>({
+  name: 'host renew-certificate',
+  summary: 'Give a host another key and certificate for its link with vCenter.',
+  help: `vCenter does it by itself when a third of the time of a certificate is left. By hand: when the host was away for so long that its
+certificate expired, or when its key may be known to others; the old key counts no more. Requests that are under way go on.`,
+  declare: (command) => command.argument('<host>', 'name of the host'),
+  hosts: 'needed',
+  run: ({ vcenter }, { host }) => vcenter.hosts.renewCertificate(host),
+  show: ({ host, expires }) => `${host} has a certificate until ${expires}`,
 })

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Kms } from '../../kms/kms.js'
 import type { KmsOperationName } from '../../kms/permissions.js'
 import { readPassphrase } from '../arguments.js'
+import { leavesCoreDumps } from '../core-dumps.js'
 
 type Operations = readonly KmsOperationName[]
 
@@ -13,6 +14,7 @@ export const kmsActions = {
     endpoint: kms.endpoint,
     caCertificateFile: join(directory, 'ca.pem'),
     clients: kms.clients.length,
+    coreDumps: leavesCoreDumps(),
   }),
 
   enrol: async (kms: Kms, { name, directory }: { name: string; directory?: string }) => {

@@ -5,11 +5,12 @@ import type { Command } from 'commander'
 import { Kms } from '../../kms/kms.js'
 import { native } from '../../native/load.js'
 import { directoryName, portNumber, readPassphrase } from '../arguments.js'
+import { addCoreDumps, leavesCoreDumps, settleCoreDumps, type CoreDumpOption } from '../core-dumps.js'
 import { output } from '../output.js'
 import { firstSignal } from '../signal.js'
 import { openKmsControl } from './control.js'
 
-interface StartOptions {
+interface StartOptions extends CoreDumpOption {
   readonly directory: string
   readonly host: string
   readonly port: number
@@ -18,7 +19,7 @@ interface StartOptions {
 }
 
 export function addStart(kms: Command): void {
-  kms
+  const start = kms
     .command('start')
     .description(
       'Serve KMIP. The first start makes authority, certificates and store; keys are sealed at rest.',
@@ -39,6 +40,7 @@ export function addStart(kms: Command): void {
       'the root key is opened with the first line of this file (-: standard input) instead of lying in a file; chosen at the first start',
     )
     .option('--log', 'a line for each operation')
+  addCoreDumps(start)
     .addHelpText(
       'after',
       `
@@ -47,10 +49,12 @@ Example:
   vmseal kms enrol vcenter --directory /var/lib/vmseal/kms      in another terminal, as the same user
 It ends at SIGINT or SIGTERM, when no operation is under way any more.`,
     )
-    .action(start)
+    .action(serve)
 }
 
-async function start({ directory, host, port, passphraseFile, log }: StartOptions): Promise<void> {
+async function serve(options: StartOptions): Promise<void> {
+  const { directory, host, port, passphraseFile, log } = options
+  settleCoreDumps(options)
   // From here on: a signal during the start ends it as soon as it serves.
   const signal = firstSignal()
   const kms = await Kms.start({
@@ -83,7 +87,14 @@ function announce(kms: Kms, directory: string): void {
   const clients = kms.clients.length
   output.event(
     'serving',
-    { endpoint: kms.endpoint, directory, caCertificateFile, authorityKeyHash: keyHash, clients },
+    {
+      endpoint: kms.endpoint,
+      directory,
+      caCertificateFile,
+      authorityKeyHash: keyHash,
+      clients,
+      coreDumps: leavesCoreDumps(),
+    },
     [
       `serving KMIP at ${host}:${port}, ${clients} client${clients === 1 ? '' : 's'} enrolled`,
       `authority: ${caCertificateFile} (SHA-256 of its key: ${keyHash})`,

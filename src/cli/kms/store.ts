@@ -5,6 +5,7 @@ import { isVmsealError } from '../../errors.js'
 import type { AuditVerification } from '../../kms/audit-verification.js'
 import { Kms } from '../../kms/kms.js'
 import { directoryName, readPassphrase } from '../arguments.js'
+import { coreDumpText } from '../core-dumps.js'
 import { output, table } from '../output.js'
 import { order } from './control.js'
 
@@ -32,6 +33,7 @@ export function addStoreCommands(kms: Command): void {
             ['process', String(status.processId)],
             ['authority', status.caCertificateFile],
             ['clients', String(status.clients)],
+            ['core dumps', coreDumpText(status.coreDumps)],
           ],
         ),
       ),

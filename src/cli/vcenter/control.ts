@@ -2,6 +2,7 @@
 import { resolve } from 'node:path'
 import type { VCenter } from '../../vcenter/vcenter.js'
 import { namesOf } from '../completion/names.js'
+import { leavesCoreDumps } from '../core-dumps.js'
 import { order, type OrderOptions } from '../control/order.js'
 import type { Order } from '../control/protocol.js'
 import { ControlSocket, unknownOrder } from '../control/socket.js'
@@ -18,6 +19,7 @@ export interface VCenterStatus {
   readonly hosts: { readonly connected: number; readonly all: number }
   readonly virtualMachines: { readonly locked: number; readonly all: number }
   readonly tasksUnderWay: number
+  readonly coreDumps: boolean
 }
 
 const served = { code: 'VMSEAL_VCENTER_NOT_RUNNING', what: 'vCenter' } as const
@@ -79,5 +81,6 @@ export async function statusOf(
       all: vms.length,
     },
     tasksUnderWay: tasks.filter(({ state }) => state === 'queued' || state === 'running').length,
+    coreDumps: leavesCoreDumps(),
   }
 }

@@ -177,11 +177,15 @@ function describe({ dryRun, virtualMachines }: RebuildReport): string {
   )
 }
 
-function remark({ error, missing, unknownProviders }: RebuiltVm): string {
+function remark({ name, error, missing, unknownProviders, inConversion }: RebuiltVm): string {
   if (error) return error.message
   const [first] = missing
-  if (first) return `${first.message}. ${first.action}`
-  return unknownProviders.length > 0
-    ? `names key provider ${unknownProviders.join(', ')}, not registered`
-    : ''
+  const disks = inConversion.map(({ device, mode }) => `${device} (${mode})`).join(', ')
+  return [
+    ...(first ? [`${first.message}. ${first.action}`] : []),
+    ...(!first && unknownProviders.length > 0
+      ? [`names key provider ${unknownProviders.join(', ')}, not registered`]
+      : []),
+    ...(disks === '' ? [] : [`${disks} in conversion. Go on: vmseal vm resume-conversion ${name}`]),
+  ].join('; ')
 }

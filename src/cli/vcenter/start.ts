@@ -4,19 +4,21 @@ import type { Command } from 'commander'
 import type { VCenterEvent } from '../../vcenter/events.js'
 import { VCenter } from '../../vcenter/vcenter.js'
 import { eventLine } from '../event/line.js'
+import { addCoreDumps, settleCoreDumps, type CoreDumpOption } from '../core-dumps.js'
 import { output } from '../output.js'
 import { firstSignal } from '../signal.js'
 import { openVCenterControl, statusOf, type VCenterStatus } from './control.js'
 import { addDirectory, requireDirectory } from './directory-argument.js'
 
 export function addStart(vcenter: Command): void {
-  addDirectory(
+  const start = addDirectory(
     vcenter
       .command('start')
       .description('Run a vCenter. The first start makes its directory; there it also takes its orders.'),
     'holds everything of this vCenter; made when it is missing',
   )
-    .option('--log', 'a line for each event')
+  start.option('--log', 'a line for each event')
+  addCoreDumps(start)
     .addHelpText(
       'after',
       `
@@ -26,10 +28,12 @@ Example:
   vmseal vm list
 It ends at SIGINT, SIGTERM or \`vmseal vcenter stop\`: running tasks are cancelled and undone, hosts go on.`,
     )
-    .action(start)
+    .action(serve)
 }
 
-async function start(given: string | undefined, { log }: { log?: true }): Promise<void> {
+async function serve(given: string | undefined, options: CoreDumpOption & { log?: true }): Promise<void> {
+  settleCoreDumps(options)
+  const { log } = options
   const directory = resolve(requireDirectory(given))
   // From here on: a signal during the start ends it as soon as it serves.
   const signal = firstSignal()

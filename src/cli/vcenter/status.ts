@@ -4,6 +4,7 @@ import type { Command } from 'commander'
 import { VmsealError, isVmsealError } from '../../errors.js'
 import { DirectoryLock } from '../../store/directory-lock.js'
 import { positive } from '../arguments.js'
+import { coreDumpText } from '../core-dumps.js'
 import { facts, output } from '../output.js'
 import { orderVCenter, type VCenterStatus } from './control.js'
 import { addDirectory, requireDirectory } from './directory-argument.js'
@@ -69,5 +70,6 @@ function describe(status: VCenterStatus): string {
     hosts: `${hosts.all}, ${hosts.connected} connected`,
     VMs: `${virtualMachines.all}, ${virtualMachines.locked} locked`,
     'tasks under way': tasksUnderWay,
+    'core dumps': coreDumpText(status.coreDumps),
   })
 }

@@ -114,6 +114,11 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   migrate: task(onVm('Resource.ColdMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
   liveMigrate: task(onVm('Resource.HotMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
   setMigrateEncryption: call(onVm('VirtualMachine.Config.Settings')),
+  relocate: task(onVm('Resource.ColdMigrate'), ['Datastore.AllocateSpace', 'Cryptographer.Migrate']),
+  export: task(onVm('VirtualMachine.Provisioning.GetVmFiles'), [
+    'Cryptographer.Access',
+    'Cryptographer.RegisterHost',
+  ]),
   clone: task(onVm('VirtualMachine.Provisioning.Clone'), [
     'VirtualMachine.Inventory.CreateFromExisting',
     'Datastore.AllocateSpace',
@@ -149,6 +154,14 @@ export const virtualMachinesRules: Rules<VirtualMachines> = {
     ],
     ['Cryptographer.EncryptNew', 'Cryptographer.RegisterHost'],
   ),
+  // The export is a folder of the host, as the images of import are.
+  restore: call(
+    [
+      ...inCluster('VirtualMachine.Inventory.Create', 'VirtualMachine.Provisioning.PutVmFiles'),
+      ...onDatastore('Datastore.AllocateSpace'),
+    ],
+    ['Cryptographer.RegisterVM', 'Cryptographer.EncryptNew', 'Cryptographer.RegisterHost'],
+  ),
   // Without Cryptographer.RegisterVM an encrypted VM is registered and stays locked.
   register: call(inCluster('VirtualMachine.Inventory.Register'), ['Cryptographer.RegisterVM']),
   list: {
@@ -166,6 +179,8 @@ export const clustersRules: Rules<Clusters> = {
   create: call(atRoot('Host.Inventory.CreateCluster')),
   list: { ...call(), entry: ({ id }: Cluster) => ({ entity: { type: 'cluster', id } }) },
   get: call(onNamed('cluster', 'System.Read')),
+  rename: call(onNamed('cluster', 'Host.Inventory.RenameCluster')),
+  remove: call(onNamed('cluster', 'Host.Inventory.DeleteCluster')),
 }
 
 const hostEntry = ({ id, clusterId }: { readonly id: string; readonly clusterId: string }) => ({
@@ -176,6 +191,8 @@ const hostEntry = ({ id, clusterId }: { readonly id: string; readonly clusterId:
 export const clusterRules: Rules<Cluster> = {
   addHost: call(onCluster('Host.Inventory.AddHostToCluster'), ['Cryptographer.RegisterHost']),
   hosts: { ...call(onCluster('System.Read')), entry: hostEntry },
+  cryptoMode: call(onCluster('System.Read')),
+  setCryptoMode: call(onCluster('Cryptographer.RegisterHost')),
   removeHost: call(onCluster('Host.Inventory.RemoveHostFromCluster')),
 }
 
@@ -185,6 +202,7 @@ export const hostsRules: Rules<Hosts> = {
   // The host is not known by name yet: it says itself who it is.
   connect: call(atRoot('Host.Config.Connection')),
   reconnect: call(onNamed('host', 'Host.Config.Connection')),
+  renewCertificate: call(onNamed('host', 'Host.Config.Connection')),
   configureCryptoKey: call(onNamed('host', 'Cryptographer.RegisterHost')),
   changeHostKey: call(onNamed('host', 'Cryptographer.RegisterHost')),
   disableEncryption: call(onNamed('host', 'Cryptographer.RegisterHost')),
@@ -262,6 +280,7 @@ export const tasksRules: Rules<Tasks> = {
   start: internal,
   stop: internal,
   failInterrupted: internal,
+  isWorkingOn: internal,
 }
 
 export const eventLogRules: Rules<EventLog> = {

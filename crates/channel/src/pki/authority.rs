@@ -74,7 +74,8 @@ pub fn issue_client(
 /// Issues a client certificate, PEM, for the public key of a certificate signing request (PKCS#10, PEM).
 ///
 /// Only the public key and, without `common_name`, the common name of the request are used: whatever else it asks for
-/// is the authority's to decide. Its signature must prove that the asker has the private key.
+/// is the authority's to decide. Its signature must prove that the asker has the private key. `not_after`, in seconds since
+/// 1970, ends the validity earlier or later than usual, but not after that of the authority; it may have passed.
 ///
 /// Errors: [`Error::InvalidArgument`], [`Error::Certificate`], [`Error::Io`].
 pub fn sign_csr(
@@ -82,16 +83,18 @@ pub fn sign_csr(
     ca_key_file: &Path,
     csr_pem: &str,
     common_name: Option<&str>,
+    not_after: Option<i64>,
 ) -> Result<String, Error> {
     let (requested, public_key) = read_csr(csr_pem)?;
     let name = common_name.or(requested.as_deref()).ok_or_else(|| bad_csr("has no common name; give one"))?;
     let authority = Authority::open(ca_certificate_pem, ca_key_file)?;
-    let params = client_parameters(name, &authority)?;
+    let mut params = client_parameters(name, &authority)?;
+    authority.end(&mut params, not_after)?;
     authority.sign(&params, &public_key)
 }
 
 /// Issues a server certificate for `names`, as [`issue_server`] does, PEM, for the public key of a certificate signing
-/// request (PKCS#10, PEM); nothing else of the request counts.
+/// request (PKCS#10, PEM); nothing else of the request counts. `not_after` as for [`sign_csr`].
 ///
 /// Errors: [`Error::InvalidArgument`], [`Error::Certificate`], [`Error::Io`].
 pub fn sign_server_csr(
@@ -99,10 +102,12 @@ pub fn sign_server_csr(
     ca_key_file: &Path,
     csr_pem: &str,
     names: &[String],
+    not_after: Option<i64>,
 ) -> Result<String, Error> {
     let (_, public_key) = read_csr(csr_pem)?;
     let authority = Authority::open(ca_certificate_pem, ca_key_file)?;
-    let params = server_parameters(names, &authority)?;
+    let mut params = server_parameters(names, &authority)?;
+    authority.end(&mut params, not_after)?;
     authority.sign(&params, &public_key)
 }
 
@@ -155,6 +160,18 @@ impl Authority {
         }
         let not_after = certificate.validity().not_after.timestamp();
         Ok(Authority { certificate: der, key, not_after })
+    }
+
+    /// Sets the end of validity, when another than the usual one is asked for.
+    fn end(&self, params: &mut CertificateParams, not_after: Option<i64>) -> Result<(), Error> {
+        let Some(asked) = not_after else { return Ok(()) };
+        let seconds = u64::try_from(asked.min(self.not_after)).unwrap_or_default();
+        let not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
+        if not_after <= params.not_before {
+            return Err(Error::InvalidArgument("a certificate ends after it begins".to_owned()));
+        }
+        params.not_after = not_after;
+        Ok(())
     }
 
     fn sign(&self, params: &CertificateParams, public_key: &impl PublicKeyData) -> Result<String, Error> {

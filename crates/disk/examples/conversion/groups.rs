@@ -1,5 +1,6 @@
 //! What is measured against what. The first way of a group is ours.
 
+use std::fs::File;
 use std::path::PathBuf;
 
 use vmseal_disk::measurement::{copy_over, destroy_without_journal};
@@ -24,11 +25,12 @@ pub(crate) type Group<'a> = Vec<Way<'a>>;
 type Maker = fn(&Stage) -> Group<'_>;
 
 /// Names and makers of all groups.
-pub(crate) const GROUPS: [(&str, Maker); 6] = [
+pub(crate) const GROUPS: [(&str, Maker); 7] = [
     ("copy over", copy_over_a_file),
     ("in place without journal", in_place_without_journal),
     ("in place with journal", in_place_with_journal),
     ("new file", to_a_new_file),
+    ("new file, durable", to_a_new_file_durably),
     ("cold, direct", cold_direct),
     ("cold, new file", cold_to_a_new_file),
 ];
@@ -74,10 +76,24 @@ fn in_place_with_journal(stage: &Stage) -> Group<'_> {
     group
 }
 
+/// Neither side waits for the disk: `qemu-img convert` leaves its result in the page cache.
 fn to_a_new_file(stage: &Stage) -> Group<'_> {
+    let ours = way("vmseal, encrypted, left in the page cache", || {
+        let new = stage.path("new-flat.vmdk");
+        File::create(&new)?.set_len(stage.bytes)?;
+        Ok(copy_over(&stage.source(), &new, true, false)?)
+    });
+    beside_qemu_img(stage, ours, false)
+}
+
+/// Both sides end with everything on the disk; ours with descriptors too.
+fn to_a_new_file_durably(stage: &Stage) -> Group<'_> {
+    beside_qemu_img(stage, way("vmseal, encrypted to a copy, durable", || seal(stage)), true)
+}
+
+fn beside_qemu_img<'a>(stage: &'a Stage, mut ours: Way<'a>, durable: bool) -> Group<'a> {
     let copies: [PathBuf; 4] =
         ["new.vmdk", "new.vmdk.vmseal", "new-flat.vmdk", "new.luks"].map(|name| stage.path(name));
-    let mut ours = way("vmseal, encrypted to a copy, durable", || seal(stage));
     let forget = copies.clone();
     ours.prepare = Box::new(move || clear(&forget));
     let mut group = vec![ours];
@@ -86,7 +102,11 @@ fn to_a_new_file(stage: &Stage) -> Group<'_> {
     }
     for (name, parallel) in [("qemu-img convert to LUKS", false), ("qemu-img convert -W -m 16 to LUKS", true)]
     {
-        let mut theirs = way(name, move || qemu_img(&stage.source(), &stage.path("new.luks"), parallel));
+        let mut theirs = way(name, move || {
+            let target = stage.path("new.luks");
+            qemu_img(&stage.source(), &target, parallel)?;
+            if durable { Ok(File::open(target)?.sync_all()?) } else { Ok(()) }
+        });
         let forget = copies.clone();
         theirs.prepare = Box::new(move || {
             clear(&forget)?;
@@ -114,7 +134,7 @@ fn cold_direct(stage: &Stage) -> Group<'_> {
 }
 
 fn cold_to_a_new_file(stage: &Stage) -> Group<'_> {
-    let mut group = to_a_new_file(stage);
+    let mut group = to_a_new_file_durably(stage);
     for way in &mut group {
         way.settle = Box::new(|| chill(&stage.source()));
     }

@@ -71,6 +71,7 @@ pub fn flatten(
                 (at, len, is_data)
             };
             if is_data || dense {
+                control.turn(len as u64)?;
                 let chunk = buffer.first(len);
                 read_bytes(&layers, offset, chunk)?;
                 if let Some(((xts, _), _)) = &sealed {

@@ -1,21 +1,22 @@
 //! Taking the source of a finished copy away, after everything was read back.
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use rustix::fs::{OFlags, SeekFrom};
+use rustix::fs::OFlags;
 use vmseal_secret::SecretKey;
 
-use super::open_sealed_with_any;
+use super::{engine, open_sealed_with_any};
 use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::convert::open_unsealed;
-use crate::descriptor::{Descriptor, Holes, copy_path, sync_directory};
+use crate::descriptor::{Descriptor, Holes, sync_directory};
 use crate::error::{Error, Result};
+use crate::in_place::file_storage::FileStorage;
 use crate::lock::{Changes, DiskLock};
 use crate::open::OpenDisk;
 use crate::pipeline::{CHUNK, lock, panic_text};
@@ -84,7 +85,8 @@ fn open_either(path: &Path, keks: &[&SecretKey], binding: &Binding<'_>, own_id: 
 /// Removes `source` after [`verify_copy`] accepted the disk at `copy`, which is made durable first.
 ///
 /// [`Error::DiskState`] when the two differ, [`Error::ExtentInvalid`] when the source's file has a second name; nothing is
-/// removed then. A crash leaves the whole source, or none that opens.
+/// removed then. A crash leaves the whole source, or of a disk files that nothing takes for one
+/// ([`remove_unfinished`](crate::remove_unfinished) takes them away) and of an image that is overwritten a part.
 pub fn discard_source(
     source: &Path,
     copy: &Path,
@@ -98,16 +100,15 @@ pub fn discard_source(
     compare(&from, &to, copy, control)?;
     from.source.check_unchanged()?;
     let is_disk = Descriptor::read_alone(source).is_ok();
-    let names = if is_disk {
-        let names = from.descriptor.extents.iter().filter_map(|extent| extent.file.as_ref());
-        names.map(|name| source.with_file_name(name)).collect()
-    } else {
-        vec![source.to_owned()]
-    };
+    let (names, of_copy) = (files_of(source, &from), files_of(copy, &to));
     // Its read locks would keep the change out.
     drop(writers);
     drop(from);
-    // The copy's names may be in memory only, if somebody else made it.
+    // The copy may be in memory only, if somebody else made it.
+    for path in of_copy {
+        let synced = File::open(&path).and_then(|file| file.sync_data());
+        synced.map_err(|error| Error::io("sync", &path, error))?;
+    }
     sync_directory(copy)?;
     let files = names.into_iter().map(open_to_change).collect::<Result<Vec<(PathBuf, File)>>>()?;
     let locks: Vec<DiskLock> = if is_disk {
@@ -119,29 +120,37 @@ pub fn discard_source(
     } else {
         Vec::new()
     };
-    if is_disk {
+    let storages = files.into_iter().map(|(path, file)| storage_of(source, &path, file));
+    let mut storages = storages.collect::<Result<Vec<_>>>()?;
+    if let Some(first) = storages.first_mut().filter(|_| is_disk) {
         // From here on nobody takes it for a disk, however much of it is overwritten.
-        unlink(source)?;
-        sync_directory(source)?;
-        if copy_path(source).exists() {
-            unlink(&copy_path(source))?;
-        }
+        engine::take_names(first)?;
     }
-    for (path, file) in &files {
-        if how == DiscardSource::Overwrite {
-            overwrite(path, file)?;
-        }
-        unlink(path)?;
+    for storage in &mut storages {
+        engine::take_data(storage, how)?;
     }
     drop(locks);
     sync_directory(source)
+}
+
+/// The files that hold the data of the disk or image at `path`.
+fn files_of(path: &Path, disk: &OpenDisk) -> Vec<PathBuf> {
+    if Descriptor::read_alone(path).is_err() {
+        return vec![path.to_owned()];
+    }
+    let names = disk.descriptor.extents.iter().filter_map(|extent| extent.file.as_ref());
+    names.map(|name| path.with_file_name(name)).collect()
+}
+
+fn storage_of(disk: &Path, extent: &Path, file: File) -> Result<FileStorage> {
+    FileStorage::with_flat(disk, extent.file_name().unwrap_or_default(), file)
 }
 
 /// Overwrites a file that no disk needs any more with zeros and syncs it; the name stays. [`Error::ExtentInvalid`] when it
 /// has a second name, whose owner would see it. The limits are those of [`DiscardSource::Overwrite`].
 pub fn overwrite_file(path: &Path) -> Result<()> {
     let (path, file) = open_to_change(path.to_owned())?;
-    overwrite(&path, &file)
+    engine::overwrite(&storage_of(&path, &path, file)?)
 }
 
 /// Reads both disks on all cores. What is a hole in both reads as zeros in both and is left out.
@@ -192,8 +201,8 @@ impl Comparison<'_> {
     fn read_chunks(&self) -> Result<()> {
         let (mut one, mut two) = (Buffer::new(CHUNK), Buffer::new(CHUNK));
         while lock(&self.failure).is_none() {
-            self.control.check()?;
             let Some((offset, len)) = self.next_chunk()? else { break };
+            self.control.turn(len as u64)?;
             let (one, two) = (one.first(len), two.first(len));
             self.from.read_at(offset, one)?;
             self.to.read_at(offset, two)?;
@@ -239,7 +248,8 @@ fn differs(copy: &Path) -> Error {
     Error::state(copy, "it does not hold what the source holds; the source was kept")
 }
 
-fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
+/// A file that is to be changed or removed, and has no second name.
+pub(super) fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
     let file = file.map_err(|error| Error::io("open", &path, error))?;
@@ -251,32 +261,4 @@ fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
         return Err(Error::extent(&path, "it has more than one name (hard links) and is not removed"));
     }
     Ok((path, file))
-}
-
-/// Zeros over everything that is no hole.
-fn overwrite(path: &Path, file: &File) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io("overwrite", path, error);
-    let len = file.metadata().map_err(failed)?.len();
-    let zeros = vec![0; CHUNK];
-    let mut position = 0;
-    while position < len {
-        let start = match rustix::fs::seek(file, SeekFrom::Data(position)) {
-            Ok(start) => start,
-            Err(rustix::io::Errno::NXIO) => break,
-            Err(_) => position,
-        };
-        let end =
-            rustix::fs::seek(file, SeekFrom::Hole(start)).unwrap_or(len).clamp(start + 1, len.max(start + 1));
-        position = start;
-        while position < end {
-            let count = (end - position).min(CHUNK as u64);
-            file.write_all_at(&zeros[..count as usize], position).map_err(failed)?;
-            position += count;
-        }
-    }
-    file.sync_all().map_err(failed)
-}
-
-fn unlink(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|error| Error::io("remove", path, error))
 }

@@ -5,29 +5,34 @@
 //! source is only read, so nothing of a disk is at stake; the record is authenticated under the disk's key all the same, for it
 //! names the file that is read and the descriptor that is made.
 
+#[cfg(test)]
+mod crashes;
 mod discard;
+mod engine;
 mod record;
 
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use vmseal_secret::SecretKey;
 use vmseal_xts::Xts;
 
+use self::discard::open_to_change;
+use self::engine::Copying;
 use self::record::{Record, record_path};
 use crate::control::Control;
 use crate::convert::{Outcome, holes_to_seal, open_unsealed};
-use crate::descriptor::{Descriptor, Holes, copy_path, sync_directory};
+use crate::descriptor::{Descriptor, Holes};
 use crate::error::{Error, Result};
-use crate::in_place::{MacKey, open_with_any};
+use crate::in_place::file_storage::FileStorage;
+use crate::in_place::{MacKey, open_with_any, texts};
 use crate::lock::{Changes, DiskLock};
 use crate::open::{OpenDisk, open_sealed};
 use crate::pipeline::{CHUNK, Job, Transform};
 use crate::seal::{self, Binding, KekName, SealSpec, kek_names, tweak_step};
 use crate::source::Source;
-use crate::target::Target;
+use crate::target::{Target, flat_name};
 use crate::uuid;
 
 pub use discard::{DiscardSource, discard_source, overwrite_file, verify_copy};
@@ -153,8 +158,9 @@ pub fn resume_copy(
         if Descriptor::read(target)? != descriptor {
             return Err(Error::AlreadyExists { path: target.to_owned() });
         }
-        sync_directory(target)?;
-        remove(&job)?;
+        let files = Target::reopen(target, capacity)?;
+        let _lock = DiskLock::take(target, files.flat(), files.file(), Changes::Lines)?;
+        engine::tidy(&mut storage_of(&files)?, &texts(&descriptor)?)?;
         let seconds = begun.elapsed().as_secs_f64();
         control.start(capacity);
         control.set_done(capacity);
@@ -165,9 +171,11 @@ pub fn resume_copy(
             holes: Some(holes),
         });
     }
-    // Of a crash between the second copy and the descriptor.
-    remove(&copy_path(target))?;
-    let files = Target::reopen(target, capacity)?;
+    let files = if unproven.frontier() == 0 {
+        begin_anew(target, capacity, needed(&source, holes))?
+    } else {
+        Target::reopen(target, capacity)?
+    };
     run(files, Parts { path, source, descriptor, old, new, holes }, unproven, control, begun)
 }
 
@@ -290,8 +298,7 @@ fn run(
     begun: Instant,
 ) -> Result<Outcome> {
     let Parts { source, descriptor, old, new, holes, .. } = parts;
-    let target = files.descriptor().to_owned();
-    let _lock = DiskLock::take(&target, files.flat(), files.file(), Changes::Data)?;
+    let _lock = DiskLock::take(files.descriptor(), files.flat(), files.file(), Changes::Data)?;
     let disk = descriptor.disk_id().unwrap_or_default();
     let keyless = || Error::Internal { reason: "a copy without a key".to_owned() };
     let key = &new.as_ref().or(old.as_ref()).ok_or_else(keyless)?.key;
@@ -308,17 +315,24 @@ fn run(
     let capacity = source.capacity();
     control.start(capacity);
     control.set_done(record.frontier());
-    record.write(&target, &mac)?;
+    let (mut storage, texts) = (storage_of(&files)?, texts(&descriptor)?);
+    let copying = Copying { key: &mac, texts: &texts, capacity, control };
+    if record.frontier() == 0 {
+        copying.begin(&mut storage, &mut record)?;
+    } else {
+        engine::clear(&mut storage)?;
+    }
     files.keep();
-    while record.frontier() < capacity {
+    let stretch_end = |from: u64| -> Result<u64> {
         // A hole is passed without a sync.
-        let data = match source.next_data(record.frontier())? {
-            Some((start, _)) if holes == Holes::Zero => (start - start % CHUNK as u64).max(record.frontier()),
+        let data = match source.next_data(from)? {
+            Some((start, _)) if holes == Holes::Zero => (start - start % CHUNK as u64).max(from),
             None if holes == Holes::Zero => capacity,
-            _ => record.frontier(),
+            _ => from,
         };
-        let end = data.saturating_add(stretch(capacity)).min(capacity);
-        let range = record.frontier()..end;
+        Ok(data.saturating_add(stretch(capacity)).min(capacity))
+    };
+    copying.run(&mut storage, &mut record, stretch_end, |_, range| {
         Job {
             source: &source,
             target: files.file(),
@@ -328,22 +342,11 @@ fn run(
             range,
             control,
         }
-        .run()?;
-        if end < capacity {
-            files.file().sync_data().map_err(|error| Error::io("sync", files.flat(), error))?;
-            record.advance(end);
-            record.write(&target, &mac)?;
-            control.check()?;
-        } else {
-            record.advance(end);
-        }
-    }
-    let allocated_bytes = files.allocated()?;
-    files.finish(&descriptor, control)?;
-    remove(&record_path(&target))?;
+        .run()
+    })?;
     Ok(Outcome {
         bytes: capacity,
-        allocated_bytes,
+        allocated_bytes: files.allocated()?,
         seconds: begun.elapsed().as_secs_f64(),
         holes: Some(holes),
     })
@@ -353,11 +356,22 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize().map_err(|error| Error::io("resolve", path, error))
 }
 
-/// Removes a file durably; it may be gone already.
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Ok(()) => sync_directory(path),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("remove", path, error)),
+fn storage_of(files: &Target) -> Result<FileStorage> {
+    let flat = files.file().try_clone().map_err(|error| Error::io("open", files.flat(), error))?;
+    FileStorage::with_flat(files.descriptor(), files.flat_name(), flat)
+}
+
+/// The files of a copy that was interrupted before anything of it was durable, made again.
+fn begin_anew(target: &Path, capacity: u64, needed: u64) -> Result<Target> {
+    let name = flat_name(target)?;
+    match open_to_change(target.with_file_name(&name)) {
+        Ok((path, file)) => {
+            // Whoever began it may be at work.
+            let _lock = DiskLock::take(target, &path, &file, Changes::Data)?;
+            engine::clear_all(&mut FileStorage::with_flat(target, &name, file)?)?;
+        }
+        Err(Error::NotFound { .. }) => engine::clear_all(&mut FileStorage::names(target, &name)?)?,
+        Err(error) => return Err(error),
     }
+    Target::create(target, capacity, needed)
 }

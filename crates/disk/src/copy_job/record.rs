@@ -10,7 +10,6 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
-use crate::descriptor::replace_durably;
 use crate::error::{Error, Result};
 use crate::in_place::MacKey;
 use crate::source::Stamp;
@@ -68,12 +67,14 @@ impl Record {
             Err(error) if error.kind() == ErrorKind::InvalidData => return Err(damaged()),
             Err(error) => return Err(Error::io("read", &path, error)),
         }
-        let (json, mac) = text.trim_end().split_once('\n').ok_or_else(damaged)?;
-        let fields: Fields = serde_json::from_str(json).map_err(|_| damaged())?;
-        if fields.v != VERSION {
-            return Err(damaged());
-        }
-        Ok(Self { fields, json: json.to_owned(), mac: mac.to_owned() })
+        Self::parse(&text).ok_or_else(damaged)
+    }
+
+    /// `None`: it is damaged.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (json, mac) = text.trim_end().split_once('\n')?;
+        let fields: Fields = serde_json::from_str(json).ok()?;
+        (fields.v == VERSION).then(|| Self { fields, json: json.to_owned(), mac: mac.to_owned() })
     }
 
     /// That a holder of the key wrote it.
@@ -86,12 +87,12 @@ impl Record {
         }
     }
 
-    /// Puts the record in place in one durable step.
-    pub(super) fn write(&mut self, target: &Path, key: &MacKey) -> Result<()> {
+    /// The text that stands in the file.
+    pub(super) fn signed(&mut self, key: &MacKey) -> Result<String> {
         self.json = serde_json::to_string(&self.fields)
             .map_err(|error| Error::Internal { reason: error.to_string() })?;
         self.mac = hex(&key.sign(signed(&self.json).as_bytes())?);
-        replace_durably(&record_path(target), format!("{}\n{}\n", self.json, self.mac).as_bytes())
+        Ok(format!("{}\n{}\n", self.json, self.mac))
     }
 
     pub(super) fn advance(&mut self, frontier: u64) {

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -220,11 +220,6 @@ enum Existing {
     Refuse,
 }
 
-/// Replaces a small file in one durable step.
-pub(crate) fn replace_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace_file(path, bytes, Existing::Replace)
-}
-
 fn replace_file(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
     let (temporary, mut file) = create_temporary(path)?;
     let written = file
@@ -245,17 +240,20 @@ fn replace_file(path: &Path, bytes: &[u8], existing: Existing) -> Result<()> {
 }
 
 fn rename(from: &Path, to: &Path, existing: Existing) -> Result<()> {
-    if existing == Existing::Refuse {
-        match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            // File systems without this flag: the name was looked up before the job began, look once more.
-            Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(to).is_ok() => {
-                return Err(Error::AlreadyExists { path: to.to_owned() });
-            }
-            Err(Errno::INVAL | Errno::NOSYS) => {}
-            other => return other.map_err(|error| Error::io("create", to, error)),
-        }
+    match existing {
+        Existing::Refuse => rename_new(from, to).map_err(|error| Error::io("create", to, error)),
+        Existing::Replace => fs::rename(from, to).map_err(|error| Error::io("replace", to, error)),
     }
-    fs::rename(from, to).map_err(|error| Error::io("replace", to, error))
+}
+
+/// Renames to a free name; [`ErrorKind::AlreadyExists`] when it is taken.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // File systems without this flag: the name was looked up before the job began, look once more.
+        Err(Errno::INVAL | Errno::NOSYS) if fs::symlink_metadata(to).is_ok() => Err(Errno::EXIST.into()),
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
+        other => Ok(other?),
+    }
 }
 
 /// `.<name>.tmp-<pid>-<n>` beside `path`, new and readable by the owner only.

@@ -46,14 +46,15 @@ impl Settings {
     pub(crate) fn real() -> Self {
         Self {
             layout: LAYOUT,
-            workers: workers(),
+            // One of them waits for the disk most of the time.
+            workers: workers() + 1,
             #[cfg(test)]
             planted: super::model::Planted::Nothing,
         }
     }
 }
 
-/// Threads for one zone.
+/// Threads that keep the processors busy.
 pub(crate) fn workers() -> usize {
     thread::available_parallelism().map_or(2, usize::from).clamp(2, 8)
 }
@@ -100,7 +101,7 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
             slot = following;
             self.control.set_done(slot.frontier);
             if slot.frontier < capacity {
-                self.control.check()?;
+                self.control.turn(now.zone.payload_len() as u64)?;
             }
         }
         Ok(())
@@ -127,28 +128,28 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
     }
 
     /// Writes `now` in place while `next` is prepared, and the barrier on the disk.
+    ///
+    /// One thread places and then waits for the disk, the others make the journal: a file system lets one thread at a time
+    /// write to a file, so two that place would wait for each other.
     fn round(&self, now: &Step, next: Option<(&Step, &Slot)>) -> Result<()> {
         let places = now.count(self.layout);
-        let journals = next.map_or(0, |(step, _)| step.count(self.layout));
-        let shared = Shared {
-            next: AtomicUsize::new(0),
-            placed: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
-            failure: Mutex::new(None),
-        };
-        let workers = self.settings.workers.min(places + journals);
+        let placing = usize::from(places > 0);
+        let journals = next.map_or(0, |(step, _)| step.shares(self.layout));
+        let shared =
+            Shared { next: AtomicUsize::new(0), stop: AtomicBool::new(false), failure: Mutex::new(None) };
+        let workers = self.settings.workers.min(placing + journals);
         let work = || -> Result<()> {
             while !shared.stop.load(Ordering::Relaxed) {
                 let index = shared.next.fetch_add(1, Ordering::Relaxed);
-                if index < places {
-                    now.apply(self.storage, self.layout, index)?;
-                    // Whoever writes the last piece waits for the disk; the others go on with the journal meanwhile.
-                    let last = shared.placed.fetch_add(1, Ordering::AcqRel) + 1 == places;
-                    if last && workers > 1 {
+                if index < placing {
+                    for piece in 0..places {
+                        now.apply(self.storage, self.layout, piece)?;
+                    }
+                    if workers > 1 {
                         self.sync(Name::Flat)?;
                     }
-                } else if let Some((step, slot)) = next.filter(|_| index < places + journals) {
-                    step.prepare::<S, F, H>(self.storage, self.layout, self.forms, slot, index - places)?;
+                } else if let Some((step, slot)) = next.filter(|_| index < placing + journals) {
+                    step.prepare::<S, F, H>(self.storage, self.layout, self.forms, slot, index - placing)?;
                 } else {
                     break;
                 }
@@ -180,6 +181,7 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
         if let Some(error) = lock(&shared.failure).take() {
             return Err(error);
         }
+        // A crash may choose from all that was written in this round, so one thread waits at its end.
         if places > 0 && workers <= 1 { self.sync(Name::Flat) } else { Ok(()) }
     }
 
@@ -248,9 +250,8 @@ impl<'a, S: Storage, F: Forms, H: Sum> Engine<'a, S, F, H> {
 }
 
 struct Shared {
-    /// Next piece of work: first the places of this zone, then the journal of the next.
+    /// Next piece of work: first the placing of this zone, then shares of the journal of the next.
     next: AtomicUsize,
-    placed: AtomicUsize,
     stop: AtomicBool,
     failure: Mutex<Option<Error>>,
 }

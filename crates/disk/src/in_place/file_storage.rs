@@ -1,6 +1,6 @@
 //! [`Storage`] in a folder of a Linux file system.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -11,10 +11,13 @@ use rustix::io::Errno;
 
 use super::job_path;
 use super::storage::{NAMES, Name, Patience, Storage};
-use crate::descriptor::{copy_path, folder_of};
+use crate::copy_job::copy_job_path;
+use crate::descriptor::{copy_path, folder_of, rename_new};
 use crate::error::{Error, Result};
 use crate::lock::{Changes, DiskLock};
 
+/// A write of that many bytes begins to go to the disk at once, so that the barrier behind it waits less.
+const EARLY: usize = 64 << 10;
 /// Zeros written at once where a file system cannot reserve.
 const ZEROS: usize = 1 << 20;
 
@@ -46,7 +49,7 @@ impl FileStorage {
     }
 
     /// The same names without the data and its lock: for looking at a job.
-    pub(crate) fn names(descriptor: &Path, flat_name: &str) -> Result<Self> {
+    pub(crate) fn names(descriptor: &Path, flat_name: impl AsRef<OsStr>) -> Result<Self> {
         let name = descriptor.file_name().ok_or_else(|| Error::argument("the path names no file"))?;
         let mut temporary = OsString::from(".");
         temporary.push(name);
@@ -58,8 +61,16 @@ impl FileStorage {
             descriptor.with_file_name(flat_name),
             job_path(descriptor),
             descriptor.with_file_name(temporary),
+            copy_job_path(descriptor),
         ];
         Ok(Self { paths, files: [const { None }; NAMES], lock: None })
+    }
+
+    /// The same names with the extent open, whose lock is the caller's.
+    pub(crate) fn with_flat(descriptor: &Path, flat_name: impl AsRef<OsStr>, flat: File) -> Result<Self> {
+        let mut storage = Self::names(descriptor, flat_name)?;
+        storage.files[Name::Flat as usize] = Some(flat);
+        Ok(storage)
     }
 
     /// Opens the sidecar for reading only.
@@ -139,7 +150,12 @@ impl Storage for FileStorage {
     }
 
     fn write_at(&self, name: Name, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.file(name)?.write_at(bytes, offset)
+        let file = self.file(name)?;
+        let count = file.write_at(bytes, offset)?;
+        if count >= EARLY {
+            vmseal_bulk::begin_write_back(file, offset, count as u64);
+        }
+        Ok(count)
     }
 
     fn reserve(&self, name: Name, offset: u64, len: u64) -> io::Result<()> {
@@ -185,6 +201,12 @@ impl Storage for FileStorage {
 
     fn rename(&mut self, from: Name, to: Name) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))?;
+        self.files[to as usize] = self.files[from as usize].take();
+        Ok(())
+    }
+
+    fn rename_new(&mut self, from: Name, to: Name) -> io::Result<()> {
+        rename_new(self.path(from), self.path(to))?;
         self.files[to as usize] = self.files[from as usize].take();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Beginning and end of a job, and repair without a key.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use super::engine::{Engine, Settings};
 use super::record::{Record, Slot};
@@ -10,6 +10,8 @@ use super::storage::{Name, Storage, failed, write_all};
 use super::suite::{Forms, Sum};
 use crate::control::Control;
 use crate::descriptor::Holes;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::Result;
 
 /// A descriptor and its second copy, which a plain disk has not.
@@ -142,6 +144,23 @@ pub(crate) fn publish<S: Storage>(storage: &mut S, texts: &Texts) -> Result<()> 
     }
 }
 
+/// Puts descriptor and second copy of a new disk in place, each in one durable step: [`Error::AlreadyExists`] when a name is
+/// taken. The descriptor makes the disk exist, so it comes last and takes the copy back when its name cannot be had. After a
+/// failed sync both stay: which of two removals a power cut spares nobody knows.
+pub(crate) fn publish_new<S: Storage>(storage: &mut S, texts: &Texts) -> Result<()> {
+    if let Some(copy) = &texts.copy {
+        put(storage, Name::Copy, copy, S::rename_new)?;
+        storage.sync_folder().map_err(failed(storage, "sync the folder of", Name::Copy))?;
+    }
+    put(storage, Name::Descriptor, &texts.descriptor, S::rename_new).inspect_err(|_| {
+        if texts.copy.is_some() {
+            // The first error is the one that matters.
+            let _ = storage.unlink(Name::Copy);
+        }
+    })?;
+    storage.sync_folder().map_err(failed(storage, "sync the folder of", Name::Descriptor))
+}
+
 /// Removes a file durably; it may be gone already.
 pub(crate) fn remove<S: Storage>(storage: &mut S, name: Name) -> Result<()> {
     match storage.unlink(name) {
@@ -152,7 +171,19 @@ pub(crate) fn remove<S: Storage>(storage: &mut S, name: Name) -> Result<()> {
     storage.sync_folder().map_err(failed(storage, "sync the folder of", name))
 }
 
-fn replace<S: Storage>(storage: &mut S, name: Name, bytes: &[u8]) -> Result<()> {
+/// Replaces a small file in one durable step.
+pub(crate) fn replace<S: Storage>(storage: &mut S, name: Name, bytes: &[u8]) -> Result<()> {
+    put(storage, name, bytes, S::rename)?;
+    storage.sync_folder().map_err(failed(storage, "sync the folder of", name))
+}
+
+/// Writes a temporary file and gives it the name by `rename`; the folder is not synced.
+fn put<S: Storage>(
+    storage: &mut S,
+    name: Name,
+    bytes: &[u8],
+    rename: impl FnOnce(&mut S, Name, Name) -> io::Result<()>,
+) -> Result<()> {
     let temporary = Name::Temporary;
     // Left by a crash; the name is this job's alone.
     match storage.unlink(temporary) {
@@ -164,13 +195,13 @@ fn replace<S: Storage>(storage: &mut S, name: Name, bytes: &[u8]) -> Result<()> 
     let written = write_all(storage, temporary, bytes, 0)
         .and_then(|()| storage.sync(temporary).map_err(failed(storage, "sync", temporary)));
     if let Err(error) = written.and_then(|()| {
-        let renamed = storage.rename(temporary, name);
+        let renamed = rename(storage, temporary, name);
         renamed.map_err(failed(storage, "replace", name))
     }) {
         let _ = storage.unlink(temporary);
         return Err(error);
     }
-    storage.sync_folder().map_err(failed(storage, "sync the folder of", name))
+    Ok(())
 }
 
 /// What [`repair_zone`] found.

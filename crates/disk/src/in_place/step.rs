@@ -37,8 +37,13 @@ impl Step {
         self.zone.payload_len().div_ceil(layout.piece)
     }
 
-    /// Reads piece `index` from the disk, writes its journal and leaves the new form in memory. Only ciphertext reaches
-    /// the journal: the new one, or on decryption the old one.
+    /// Shares of this zone that [`Step::prepare`] does: two pieces, for their sums are made side by side.
+    pub(super) fn shares(&self, layout: Layout) -> usize {
+        self.count(layout).div_ceil(2)
+    }
+
+    /// Reads the pieces of share `index` from the disk, writes their journal and leaves the new form in memory. Only
+    /// ciphertext reaches the journal: the new one, or on decryption the old one.
     pub(super) fn prepare<S: Storage, F: Forms, H: Sum>(
         &self,
         storage: &S,
@@ -47,20 +52,32 @@ impl Step {
         slot: &Slot,
         index: usize,
     ) -> Result<()> {
-        let (start, end) = self.range(layout, index);
-        let piece = &mut *self.lock(index);
-        let bytes = piece.buffer.first(end - start);
-        for (offset, range) in self.zone.parts(start, end) {
-            read_exact(storage, Name::Flat, &mut bytes[range], offset)?;
-        }
         let decrypts = forms.mode() == JobMode::Decrypt;
-        if !decrypts {
-            self.convert(forms, start, end, bytes)?;
+        let pieces = 2 * index..(2 * index + 2).min(self.count(layout));
+        let mut locked: Vec<_> = pieces.clone().map(|piece| self.lock(piece)).collect();
+        let mut contents = Vec::with_capacity(2);
+        for (piece, locked) in pieces.clone().zip(&mut locked) {
+            let (start, end) = self.range(layout, piece);
+            let Piece { buffer, sum } = &mut **locked;
+            let bytes = buffer.first(end - start);
+            for (offset, range) in self.zone.parts(start, end) {
+                read_exact(storage, Name::Flat, &mut bytes[range], offset)?;
+            }
+            if !decrypts {
+                self.convert(forms, start, end, bytes)?;
+            }
+            contents.push((bytes, sum));
         }
-        piece.sum = H::sum(bytes);
-        write_all(storage, Name::Sidecar, bytes, layout.payload(slot, index))?;
-        if decrypts {
-            self.convert(forms, start, end, bytes)?;
+        match contents.as_mut_slice() {
+            [(one, sum_one), (two, sum_two)] => [**sum_one, **sum_two] = H::sum_two(one, two),
+            rest => rest.iter_mut().for_each(|(bytes, sum)| **sum = H::sum(bytes)),
+        }
+        for (piece, (bytes, _)) in pieces.zip(contents) {
+            write_all(storage, Name::Sidecar, bytes, layout.payload(slot, piece))?;
+            if decrypts {
+                let (start, end) = self.range(layout, piece);
+                self.convert(forms, start, end, bytes)?;
+            }
         }
         Ok(())
     }

@@ -17,12 +17,14 @@ pub(crate) enum Name {
     Flat,
     /// `web01.vmdk.vmseal-job`, record and journal
     Sidecar,
-    /// What becomes a descriptor or copy by rename
+    /// What becomes a descriptor, copy or record by rename
     Temporary,
+    /// `web01.vmdk.vmseal-copy`, the record of an unfinished copy to this disk
+    CopyRecord,
 }
 
 /// Names there are.
-pub(crate) const NAMES: usize = 5;
+pub(crate) const NAMES: usize = 6;
 
 /// A folder with the files of one job. What is not synced may be lost by a crash, in any combination, down to parts of
 /// one write; [`Storage::sync`] covers a file's data, [`Storage::sync_folder`] the names.
@@ -50,6 +52,8 @@ pub(crate) trait Storage: Sync {
     fn sync(&self, name: Name) -> io::Result<()>;
     /// Puts `from` in the place of `to` in one step.
     fn rename(&mut self, from: Name, to: Name) -> io::Result<()>;
+    /// Gives `from` the free name `to` in one step; [`io::ErrorKind::AlreadyExists`] when it is taken.
+    fn rename_new(&mut self, from: Name, to: Name) -> io::Result<()>;
     fn unlink(&mut self, name: Name) -> io::Result<()>;
     /// Barrier for names.
     fn sync_folder(&self) -> io::Result<()>;

@@ -15,6 +15,11 @@ use crate::seal::tweak_step;
 /// A hash that tells torn and damaged records; SHA-256 but for the crash model.
 pub(crate) trait Sum {
     fn sum(bytes: &[u8]) -> [u8; 32];
+
+    /// The sums of two pieces.
+    fn sum_two(one: &[u8], two: &[u8]) -> [[u8; 32]; 2] {
+        [Self::sum(one), Self::sum(two)]
+    }
 }
 
 /// SHA-256.
@@ -23,6 +28,10 @@ pub(crate) struct Sha;
 impl Sum for Sha {
     fn sum(bytes: &[u8]) -> [u8; 32] {
         Sha256::digest(bytes).into()
+    }
+
+    fn sum_two(one: &[u8], two: &[u8]) -> [[u8; 32]; 2] {
+        vmseal_bulk::sha256_two(one, two)
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) fn named(path: &Path) -> Option<String> {
 
 /// The host agent locks a virtual machine as a whole: a disk of one that another living process holds is not touched. An
 /// agent's own addon runs in the agent's process.
-pub(super) fn refuse_held_machine(descriptor: &Path) -> Result<()> {
+pub(crate) fn refuse_held_machine(descriptor: &Path) -> Result<()> {
     let folder = folder_of(descriptor);
     let entries = fs::read_dir(folder).map_err(|error| Error::io("list", folder, error))?;
     let name = descriptor.file_name().unwrap_or_default().as_encoded_bytes();

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 
-pub(crate) use holder::lock_path;
+pub(crate) use holder::{lock_path, refuse_held_machine};
 pub(crate) use qemu::ByteLocks;
 
 /// What a job changes.

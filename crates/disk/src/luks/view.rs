@@ -11,6 +11,7 @@ use super::{SECTOR, luks1, luks2};
 use crate::descriptor::{Descriptor, Holes};
 use crate::error::{Error, Result};
 use crate::in_place::refuse_in_conversion;
+use crate::lock::refuse_held_machine;
 use crate::open::{check_sealed, refuse_foreign};
 use crate::seal::{self, Binding};
 use crate::source::Source;
@@ -47,7 +48,8 @@ const RAMFS: i64 = 0x8584_58f6;
 /// the disk. All files are made anew with mode 0600, or none stays.
 ///
 /// Errors: as [`open_sealed`](crate::open_sealed); [`Error::InvalidArgument`] when `folder` is no tmpfs or the kind cannot
-/// carry the data unit; [`Error::DiskState`] for a disk whose holes stay holes, which other programs would read as noise.
+/// carry the data unit; [`Error::FileLocked`] while somebody writes the disk; [`Error::DiskState`] for a disk whose holes stay
+/// holes, which other programs would read as noise.
 pub fn view(
     descriptor: &Path,
     kek: &SecretKey,
@@ -71,7 +73,11 @@ pub fn view(
         return Err(Error::argument("LUKS1 knows sectors of 512 bytes only; make a LUKS2 view"));
     }
     refuse_unless_memory(folder)?;
-    let capacity = Source::of_descriptor(descriptor, &disk)?.capacity();
+    let source = Source::of_descriptor(descriptor, &disk)?;
+    // Whoever opens the view writes beside those that write now.
+    refuse_held_machine(descriptor)?;
+    let _writers = source.keep_writers_away()?;
+    let capacity = source.capacity();
     let dek = seal::open_key(sealed, capacity, kek, binding)?;
     let extent = extent_of(descriptor, &disk)?;
     // Not 0 in a volume that was imported behind its own header.

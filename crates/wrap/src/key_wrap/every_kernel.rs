@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 use vmseal_secret::SecretKey;
 
-use super::many::{WrapJob, unwrap_jobs, wrap_jobs};
-use super::{Kernel, SEMIBLOCK, unwrap_many, unwrap_with, wrap_into, wrap_many, wrap_many_into, wrap_with};
+use super::many::{WrapJob, unwrap_jobs, unwrap_row_with, wrap_jobs};
+use super::{
+    Kernel, SEMIBLOCK, unwrap_many, unwrap_row, unwrap_with, wrap_into, wrap_many, wrap_many_into, wrap_with,
+};
 use crate::Error;
 use crate::vectors::{bytes, key};
 
@@ -41,6 +43,11 @@ pub(super) fn unwrap(kek: &SecretKey, wrapped: &[u8]) -> Result<SecretKey, Error
             let all = unwrap_jobs(kernel, kek, &vec![wrapped; count])?;
             assert_eq!(all.len(), count);
             all.iter().for_each(|one| assert_same(one, &opened));
+            // Longer keys are left to the other way.
+            if let Some(row) = unwrap_row_with(kernel, kek, &wrapped.repeat(count), wrapped.len())? {
+                assert_eq!(row.len(), count);
+                row.into_iter().for_each(|one| assert_same(&Ok(one), &opened));
+            }
         }
     }
     opened
@@ -182,4 +189,49 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_row_opens_in_order_and_only_as_a_whole() {
+    let kek = SecretKey::generate(32).unwrap();
+    for kernel in supported() {
+        for (length, count) in
+            [16, 24, 32, 64].into_iter().flat_map(|length| [1, 7, 32, 70].map(|n| (length, n)))
+        {
+            let keys: Vec<_> = (0..count).map(|_| SecretKey::generate(length).unwrap()).collect();
+            let mut packed =
+                wrap_with_kernel(kernel, &kek, &keys.iter().collect::<Vec<_>>()).unwrap().concat();
+            let row = unwrap_row_with(kernel, &kek, &packed, length + 8).unwrap();
+            if kernel == Kernel::Portable {
+                assert!(row.is_none());
+                continue;
+            }
+            let row = row.expect("all of them open");
+            assert_eq!(row.len(), keys.len());
+            assert!(
+                row.iter().zip(&keys).all(|(opened, key)| opened.ct_eq(key)),
+                "{kernel}: {count} x {length}"
+            );
+            for spoilt in [0, count as usize / 2, count as usize - 1] {
+                packed[spoilt * (length + 8)] ^= 1;
+                assert!(
+                    unwrap_row_with(kernel, &kek, &packed, length + 8).unwrap().is_none(),
+                    "{kernel}: {spoilt}"
+                );
+                packed[spoilt * (length + 8)] ^= 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_none_is_left_to_the_other_way() {
+    let kek = SecretKey::generate(32).unwrap();
+    for (bytes, length) in [(72, 0), (72, 7), (71, 72), (73, 72), (72, 16), (16, 16), (80, 80), (72, 71)] {
+        assert!(unwrap_row(&kek, &vec![0; bytes], length).unwrap().is_none(), "{bytes} by {length}");
+    }
+    for kernel in supported().filter(|kernel| *kernel != Kernel::Portable) {
+        assert!(unwrap_row_with(kernel, &kek, &[], 72).unwrap().expect("nothing to open").is_empty());
+    }
+    assert!(matches!(unwrap_row(&key(&[0; 31]), &[0; 72], 72), Err(Error::KeyLength { .. })));
 }

@@ -2,7 +2,7 @@ use std::arch::x86_64::*;
 
 use super::rounds::{for_each_inner_round, keep_in_memory, load_key_pair, pin};
 use super::schedule::RoundKeys;
-use super::stripes::{Memory, STRIPE, Stripe, StripeKernel, Stripes};
+use super::stripes::{Memory, NEAR, STRIPE, Stripe, StripeKernel, Stripes};
 use super::tweak::{Chain, Tweak};
 
 /// AES-NI on 128-bit registers, eight blocks in flight: two rounds a cycle with a latency of four on current CPUs.
@@ -52,7 +52,7 @@ unsafe fn encrypt_tweaks(keys: &RoundKeys, first: u64, step: u64, count: usize, 
 unsafe fn cipher<const ENCRYPT: bool>(keys: &RoundKeys, stripes: &Stripes) {
     // SAFETY: four groups are the stripe, and so are their tweaks.
     unsafe {
-        stripes.for_each(|stripe, chain| {
+        stripes.for_each::<NEAR>(|stripe, chain| {
             for group in 0..STRIPE / GROUP {
                 cipher_group::<ENCRYPT>(keys, stripe.after(group * GROUP), chain);
             }

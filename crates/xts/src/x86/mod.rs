@@ -55,6 +55,12 @@ impl Engine {
                 _ => stripes::cipher_run::<aesni::AesNi>(schedule, direction, run),
             }
         }
-        wipe_vector_registers();
+        if stripes::is_far(run) {
+            // The compiler spills tweaks in the kernels with the most to do at once, and here there is time to wipe the
+            // whole stack.
+            residue::wipe();
+        } else {
+            wipe_vector_registers();
+        }
     }
 }

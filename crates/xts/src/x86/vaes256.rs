@@ -54,7 +54,7 @@ unsafe fn encrypt_tweaks(keys: &RoundKeys, first: u64, step: u64, count: usize, 
 unsafe fn cipher<const ENCRYPT: bool, const MEMORY: Memory>(keys: &RoundKeys, stripes: &Stripes) {
     // SAFETY: two groups are the stripe, and so are their tweaks.
     unsafe {
-        stripes.for_each(|stripe, chain| {
+        stripes.for_each::<MEMORY>(|stripe, chain| {
             for group in 0..STRIPE / GROUP {
                 cipher_group::<ENCRYPT, MEMORY>(keys, stripe.after(group * GROUP), chain);
             }

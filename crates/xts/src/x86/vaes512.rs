@@ -91,7 +91,10 @@ unsafe fn cipher<const ENCRYPT: bool, const MEMORY: Memory>(keys: &RoundKeys, st
         *register = key.x4();
     }
     // SAFETY: as the callee asks.
-    unsafe { stripes.for_each(|stripe, chain| cipher_stripe::<ENCRYPT, MEMORY>(&registers, stripe, chain)) };
+    unsafe {
+        stripes
+            .for_each::<MEMORY>(|stripe, chain| cipher_stripe::<ENCRYPT, MEMORY>(&registers, stripe, chain))
+    };
 }
 
 /// Ciphers a stripe and writes the tweaks of the next one.

@@ -6,6 +6,7 @@
 //! failures?"). Names behave like data: each change of a name since the last sync of the folder may be lost by itself.
 
 pub(crate) mod crash;
+pub(crate) mod explore;
 pub(crate) mod world;
 
 use std::io;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::storage::{NAMES, Name, Storage};
+pub(crate) use super::suite::Forms;
 use crate::error::Result;
 
 /// Faults put into the engine to see that the harness finds them.
@@ -54,6 +56,13 @@ pub(crate) struct FaultPlan {
     pub(crate) fault: Fault,
     pub(crate) at: u64,
     pub(crate) forever: bool,
+}
+
+/// A barrier that is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lie {
+    Sync(Name),
+    SyncFolder,
 }
 
 /// Says whether bytes may be written to a file at an offset.
@@ -119,6 +128,7 @@ struct State {
     /// the earlier ones.
     moments: Option<Vec<Moment>>,
     rule: Option<Rule>,
+    lie: Option<Lie>,
 }
 
 pub(crate) struct ModelDisk {
@@ -155,7 +165,18 @@ impl ModelDisk {
         state.open = [None; NAMES];
         state.moments = record.then(Vec::new);
         drop(state);
-        self.open(Name::Flat).expect("the flat file stays");
+        // A copy may not have come to it.
+        let _ = self.open(Name::Flat);
+    }
+
+    /// The choices of a power cut now.
+    pub(crate) fn now(&self) -> Moment {
+        self.lock().moment.clone()
+    }
+
+    /// From here on the disk lies about one barrier, as if the job had left it out.
+    pub(crate) fn lie(&self, lie: Option<Lie>) {
+        self.lock().lie = lie;
     }
 
     /// The choices of a power cut before every barrier since the recording began, and now.
@@ -335,6 +356,9 @@ impl Storage for ModelDisk {
         self.lock().barrier();
         let outcome = self.call(true).map(drop);
         let mut state = self.lock();
+        if state.lie == Some(Lie::Sync(name)) {
+            return outcome;
+        }
         let file = state.file(name)?;
         let fate = if outcome.is_ok() { Fate::Durable } else { Fate::Forgotten };
         let file = &mut state.moment.files[file];
@@ -355,6 +379,13 @@ impl Storage for ModelDisk {
         Ok(())
     }
 
+    fn rename_new(&mut self, from: Name, to: Name) -> io::Result<()> {
+        if self.lock().names[to as usize].is_some() {
+            return Err(Errno::EXIST.into());
+        }
+        self.rename(from, to)
+    }
+
     fn unlink(&mut self, name: Name) -> io::Result<()> {
         let (mut state, _) = self.call(false)?;
         if state.names[name as usize].is_none() {
@@ -370,6 +401,9 @@ impl Storage for ModelDisk {
         self.lock().barrier();
         let outcome = self.call(true).map(drop);
         let state = &mut *self.lock();
+        if state.lie == Some(Lie::SyncFolder) {
+            return outcome;
+        }
         let fate = if outcome.is_ok() { Fate::Durable } else { Fate::Forgotten };
         let Moment { names, changes, .. } = &mut state.moment;
         changes.iter_mut().filter(|(_, fate)| *fate == Fate::Pending).for_each(|(_, was)| *was = fate);

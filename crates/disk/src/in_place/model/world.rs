@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::crash::Random;
+use super::explore::Explored;
 use super::{Image, ModelDisk, NAMES, Name, Planted, Rule};
 use crate::control::Control;
 use crate::descriptor::Holes;
@@ -38,8 +39,8 @@ pub(crate) struct Shape {
 }
 
 pub(crate) struct World {
-    pub(crate) settings: Settings,
-    pub(crate) record: Record,
+    settings: Settings,
+    record: Record,
     forms: ModelForms,
     old: Vec<u8>,
     new: Vec<u8>,
@@ -49,6 +50,7 @@ pub(crate) struct World {
     after: Texts,
     rule: Rule,
     violated: Arc<AtomicBool>,
+    seed: u64,
 }
 
 impl World {
@@ -62,7 +64,7 @@ impl World {
                 }
             }
         }
-        let forms = ModelForms { mode: shape.mode, holes: shape.holes };
+        let forms = ModelForms::new(shape.mode, shape.holes);
         let sealed = |key: u8| {
             let mut bytes = plain.clone();
             for (index, unit) in bytes.chunks_mut(UNIT).enumerate() {
@@ -114,11 +116,17 @@ impl World {
             plan,
             rule,
             violated,
+            seed: shape.seed,
         }
     }
+}
 
-    /// The disk before the job.
-    pub(crate) fn untouched(&self) -> Image {
+impl Explored for World {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn untouched(&self) -> Image {
         let mut files = [const { None }; NAMES];
         files[Name::Descriptor as usize] = Some(self.before.descriptor.clone());
         files[Name::Copy as usize] = self.before.copy.clone();
@@ -126,15 +134,13 @@ impl World {
         Image { files }
     }
 
-    /// A model disk with this content; every write to it is looked at.
-    pub(crate) fn disk(&self, image: &Image, record: bool) -> ModelDisk {
+    fn disk(&self, image: &Image, record: bool) -> ModelDisk {
         let mut disk = ModelDisk::new(image, Some(Arc::clone(&self.rule)), record);
         disk.open(Name::Flat).expect("the flat file stays");
         disk
     }
 
-    /// What a user does: start the job, or go on with it, whatever the descriptor asks for.
-    pub(crate) fn go_on(&self, disk: &mut ModelDisk) -> Result<()> {
+    fn go_on(&self, disk: &mut ModelDisk) -> Result<()> {
         disk.open(Name::Descriptor).map_err(failed(disk, "open", Name::Descriptor))?;
         let len = disk.len(Name::Descriptor).map_err(failed(disk, "examine", Name::Descriptor))?;
         let mut standing = vec![0; len as usize];
@@ -163,8 +169,8 @@ impl World {
         finish::<_, _, Mix>(disk, &self.forms, self.settings, slot, &self.after, &Control::new())
     }
 
-    /// Repair without a key, when the descriptor speaks of a job.
-    pub(crate) fn repair(&self, disk: &mut ModelDisk) -> Result<bool> {
+    /// When the descriptor speaks of a job.
+    fn repair(&self, disk: &mut ModelDisk) -> Result<bool> {
         if disk.content(Name::Descriptor) != Some(self.during.descriptor.clone()) {
             return Ok(false);
         }
@@ -172,9 +178,9 @@ impl World {
         repair_zone::<_, Mix>(disk, self.settings.layout).map(|_| true)
     }
 
-    /// What holds for every disk at rest, whatever happened: wholly old, wholly new, or the new form up to the frontier and
+    /// Wholly old, wholly new, or the new form up to the frontier and
     /// the old one after the zone in flight. And nobody wrote plaintext where it must not be.
-    pub(crate) fn check_at_rest(&self, image: &Image) -> Result<(), String> {
+    fn check_at_rest(&self, image: &Image) -> Result<(), String> {
         let file = |name: Name| image.files[name as usize].as_deref();
         let flat = file(Name::Flat).ok_or("the data is gone")?;
         let descriptor = file(Name::Descriptor).ok_or("the descriptor is gone")?;
@@ -198,8 +204,7 @@ impl World {
         Ok(())
     }
 
-    /// What holds when a job has ended.
-    pub(crate) fn check_done(&self, disk: &ModelDisk) -> Result<(), String> {
+    fn check_done(&self, disk: &ModelDisk) -> Result<(), String> {
         let expected = |name, bytes: Option<&[u8]>| {
             let holds = disk.content(name).as_deref() == bytes;
             holds.then_some(()).ok_or_else(|| format!("{name:?} is not what it should be at the end"))
@@ -247,6 +252,12 @@ fn shift(unit: &mut [u8], offset: usize, key: u8, back: bool) {
     for (byte, at) in unit.iter_mut().zip(offset..) {
         let add = (at as u8).wrapping_mul(29).wrapping_add(key.wrapping_mul(87)) | 2;
         *byte = if back { byte.wrapping_sub(add) } else { byte.wrapping_add(add) };
+    }
+}
+
+impl ModelForms {
+    pub(crate) fn new(mode: JobMode, holes: Holes) -> Self {
+        Self { mode, holes }
     }
 }
 
