@@ -431,6 +431,12 @@ export const errorCodes = {
     action: 'Keep VM home encrypted, or remove the virtual TPM first.',
     vsphere: 'InvalidVmConfig (msg.vigor.enc.required.vtpm)',
   },
+  VMSEAL_MIGRATION_NOT_SUPPORTED: {
+    summary: 'A host cannot move running VMs, or not with encrypted memory, which the VM asks for.',
+    fault: 'environment',
+    action: 'Choose another host, update the one that is named, or power the VM off first.',
+    vsphere: 'NotSupported',
+  },
   VMSEAL_HOST_UNREACHABLE: {
     summary: 'The host does not answer.',
     fault: 'environment',

@@ -18,13 +18,20 @@ export type {
   DiskDescription,
   DiskConversion,
   HostApi,
+  HostCapability,
   HostCryptoState,
   HostIdentity,
   HostKeyChange,
+  IncomingMigration,
+  IncomingMigrationSpec,
   KeysInFiles,
+  MigrateEncryption,
+  MigrationPiece,
   NewDisk,
+  OutgoingMigrationSpec,
   ReconfigureSpec,
   SealedKey,
+  SealedMigrationKey,
   SnapshotConfig,
   SnapshotSpec,
   VmConfig,
@@ -101,6 +108,7 @@ export type { ApplyPolicyOptions, PolicyWish } from './vcenter/vm-reconfiguratio
 export type { ConversionOptions } from './vcenter/vm-conversion.js'
 export type { RekeyOptions, RekeyOutcome, RekeyResult } from './vcenter/provider-rekey.js'
 export type { CloneOptions } from './vcenter/vm-cloning.js'
+export type { LiveMigrateOptions } from './vcenter/vm-live-migration.js'
 export type { MigrateOptions } from './vcenter/vm-migration.js'
 export type { RelocateOptions } from './vcenter/vm-relocation.js'
 export type { ExportOptions, ExportedVirtualMachine } from './vcenter/vm-export.js'

@@ -111,6 +111,9 @@ test.serial('L4: every cmdlet of the table has a verb that works', async (t) => 
   const rekeyed = await answer<RekeyResult>('rekey', '--provider', 'kms-1', '--new-provider', 'kms-2')
   t.true(rekeyed.virtualMachines.every(({ state }) => state === 'done'))
   t.like(await does('Disable-VMEncryption', 'db01'), { homeKey: undefined, policy: 'Datastore Default' })
+  t.like(await does('Set-vMotionEncryptionConfig', 'db01', '--migrate-encryption', 'disabled'), {
+    migrateEncryption: 'disabled',
+  })
   await does('Remove-VM', 'db01', '--yes')
   t.is(await refused(2, 'vm', 'show', 'db01'), 'VMSEAL_NOT_FOUND')
   t.deepEqual(await does('Remove-KeyProvider', 'kms-1'), { provider: 'kms-1' })

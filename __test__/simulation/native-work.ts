@@ -100,6 +100,11 @@ for (const name of simulatedPromises)
 const { prototype } = native.DiskHandle
 for (const name of ['read', 'write', 'flush'] as const)
   replace(prototype, name, (party, original) => work(party, name, original as () => Promise<unknown>))
+for (const name of ['write', 'drain'] as const)
+  // prettier-ignore
+  replace(native.GuestStateWriter.prototype, name, (party, original) => work(party, name, original as () => Promise<unknown>))
+// prettier-ignore
+replace(native.GuestStateReader.prototype, 'read', (party, original) => work(party, 'read', original as () => Promise<unknown>))
 for (const name of ['digest', 'merge', 'flatten'] as const)
   // prettier-ignore
   replace(prototype, name, (party, original) => new SimulatedTask(party, name, original as () => NativeTask))

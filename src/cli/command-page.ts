@@ -27,7 +27,7 @@ export function commandPage(): string {
     '## Words of PowerCLI',
     '',
     'The cmdlet stands for the verb, in any case of its letters; arguments and options are those of the verb. Cmdlets of the',
-    'module VMware.VMEncryption that are not here need what vmseal does not have (`Set-vMotionEncryptionConfig`, `Add-Vtpm`).',
+    'module VMware.VMEncryption that are not here need what vmseal does not have (`Add-Vtpm`).',
     '',
     '| cmdlet | verb |',
     '| --- | --- |',

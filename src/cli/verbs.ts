@@ -53,6 +53,7 @@ import { vmList } from './vm/list.js'
 import { vmMigrate } from './vm/migrate.js'
 import { vmPowerOff, vmPowerOn } from './vm/power.js'
 import { vmRecrypt, vmRecryptDisk } from './vm/recrypt.js'
+import { vmSet } from './vm/set.js'
 import { vmRelocate } from './vm/relocate.js'
 import { vmReload, vmShow, vmUnlock } from './vm/show.js'
 import {
@@ -82,6 +83,7 @@ export const verbs: readonly Verb[] = [
   vmPowerOn,
   vmPowerOff,
   vmMigrate,
+  vmSet,
   vmRelocate,
   vmExport,
   vmRestore,

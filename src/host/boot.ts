@@ -12,6 +12,7 @@ import { interruptedKeysOf } from './interrupted-request.js'
 import { ioError } from './io-error.js'
 import { KeyCache } from './key-cache.js'
 import { registerBoot } from './lock.js'
+import { LiveMigrations } from './live-migration.js'
 import { PoweredOnVms } from './power.js'
 import { Snapshots } from './snapshots.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
@@ -27,12 +28,17 @@ export class Boot {
   readonly guests: GuestStates
   readonly consolidation: DiskConsolidation
   readonly snapshots: Snapshots
+  readonly migrations: LiveMigrations
   readonly #hostName: string
   readonly #stopping = new AbortController()
   readonly #requests = new Set<Promise<unknown>>()
   readonly #unregister: () => void
 
-  constructor(hostId: string, { name, now, freeBytes }: HostOptions, datastores: Datastores) {
+  constructor(
+    hostId: string,
+    { name, now, freeBytes, encryptedMigration = true }: HostOptions,
+    datastores: Datastores,
+  ) {
     this.#hostName = name
     this.keys = new KeyCache(hostId, now)
     this.mode = new EncryptionMode(name, this.keys)
@@ -48,6 +54,7 @@ export class Boot {
     this.guests = new GuestStates(this.context, this.powered)
     this.consolidation = new DiskConsolidation(this.context, this.powered)
     this.snapshots = new Snapshots(this.context, this.powered, this.consolidation)
+    this.migrations = new LiveMigrations(this.context, this.powered, { encrypted: encryptedMigration, now })
     this.#unregister = registerBoot(this.id)
   }
 
@@ -82,6 +89,7 @@ export class Boot {
     this.#stopping.abort()
     await Promise.allSettled(this.#requests)
     try {
+      await this.migrations.dispose()
       await this.powered.dispose()
     } finally {
       this.mode.dispose()

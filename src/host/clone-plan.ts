@@ -8,6 +8,7 @@ import type { FileTransaction } from './file-transaction.js'
 import { copyDurably } from './guest-state.js'
 import { newIdentity, writeDescription, type DiskEntry, type HomeFile } from './home-description.js'
 import type { HostContext } from './host-context.js'
+import { migrateEncryptionKey } from './migrate-encryption-setting.js'
 import { foreignPlace, writeSnapshotTable, type ChainLink } from './snapshot-table.js'
 import { FreeNames, type VirtualMachineFiles } from './virtual-machine-files.js'
 import { keysRequired, type VirtualMachine } from './vm-config.js'
@@ -182,7 +183,11 @@ export class ClonePlan {
     } else writeDescription(document, description)
     const distinct = [...new Map(links.map((link) => [link.file, link])).values()]
     writeSnapshotTable(document, { links: distinct, snapshots: [], clones: [] })
-    if (dek === undefined) document.append(this.#state.settings, this.#target.label(this.#target.vmx))
+    if (dek === undefined) {
+      document.append(this.#state.settings, this.#target.label(this.#target.vmx))
+      // A decryption, as of the VM itself.
+      if (this.#vm.homeKeys.length > 0) document.set(migrateEncryptionKey, 'required')
+    }
     return document
   }
 }

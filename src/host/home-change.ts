@@ -5,6 +5,7 @@ import type { CryptoSpec, ReconfigureSpec } from '../rpc/host-api.js'
 import { isIdentityKey, type HomeFile } from './home-description.js'
 import type { HostContext } from './host-context.js'
 import { newKeyOf } from './interrupted-request.js'
+import { migrateEncryptionKey } from './migrate-encryption-setting.js'
 import type { PlannedWork } from './planned-work.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { keysRequired, openHomeOf, type VirtualMachine } from './vm-config.js'
@@ -104,6 +105,8 @@ export class HomeChange {
     if (change?.type === 'decrypt') {
       const plain = document.copy()
       if (secrets) plain.append(secrets, this.#files.label(this.#files.vmx))
+      // As in vSphere: a VM that was encrypted stays careful until somebody says otherwise.
+      plain.set(migrateEncryptionKey, 'required')
       return { document: plain }
     }
     const { vmId } = description

@@ -11,6 +11,8 @@ export interface HostOptions {
   readonly id?: string
   /** Where the host's own dumps lie, encrypted with the host key. An existing directory; default: none are kept. */
   readonly dumpDirectory?: string
+  /** False: the host takes no part in migrations whose memory is encrypted, for instance without AES in its processor. */
+  readonly encryptedMigration?: boolean
   /** The clock that expiry of seals is measured with, in milliseconds. */
   readonly now?: () => number
   /** Room on a datastore, in bytes; default: what the file system says. */

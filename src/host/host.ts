@@ -10,7 +10,12 @@ import type {
   HostApi,
   HostIdentity,
   HostKeyChange,
+  IncomingMigration,
+  IncomingMigrationSpec,
   KeysInFiles,
+  MigrateEncryption,
+  MigrationPiece,
+  OutgoingMigrationSpec,
   ReconfigureSpec,
   RestoreSpec,
   SealedKey,
@@ -40,6 +45,14 @@ import { hostIdOf } from './host-id.js'
 import { checkHostOptions, type HostOptions } from './host-options.js'
 import { resumeConversions } from './in-place.js'
 import { findKeys } from './keys-in-files.js'
+import { setMigrateEncryption } from './migrate-encryption.js'
+import {
+  checkIncomingMigration,
+  checkMigrateEncryption,
+  checkMigrationOutcome,
+  checkMigrationPiece,
+  checkOutgoingMigration,
+} from './migration-requests.js'
 import { reconfigure } from './reconfigure.js'
 import {
   checkCloneSpec,
@@ -93,7 +106,7 @@ export class Host implements HostApi {
   }
 
   identify(): Promise<HostIdentity> {
-    return this.#serve(({ id, keys, mode }) => ({
+    return this.#serve(({ id, keys, mode, migrations }) => ({
       hostId: this.id,
       name: this.name,
       bootId: id,
@@ -101,6 +114,7 @@ export class Host implements HostApi {
       datastores: this.#datastores.names,
       cryptoState: mode.state,
       ...(mode.hostKey && { cryptoKeyId: mode.hostKey.id }),
+      capabilities: migrations.capabilities,
     }))
   }
 
@@ -200,7 +214,9 @@ export class Host implements HostApi {
   }
 
   powerOn(vm: VmReference): Promise<VmConfig> {
-    return this.#change(vm, {}, ({ powered }, files) => powered.powerOn(files))
+    return this.#change(vm, {}, async ({ powered, migrations }, files) => {
+      if (!(await migrations.resumed(files))) await powered.powerOn(files)
+    })
   }
 
   powerOff(vm: VmReference): Promise<VmConfig> {
@@ -303,6 +319,66 @@ export class Host implements HostApi {
 
   writeDisk(vm: VmReference, diskId: string, offset: number, data: string): Promise<void> {
     return this.#serve(({ disks }) => disks.write(this.#files(vm), diskId, offset, data))
+  }
+
+  setMigrateEncryption(vm: VmReference, mode: MigrateEncryption): Promise<VmConfig> {
+    return this.#change(vm, {}, ({ context, powered }, files) => {
+      checkMigrateEncryption(mode)
+      return setMigrateEncryption(context, powered, files, mode)
+    })
+  }
+
+  prepareMigration(vm: VmReference, spec: IncomingMigrationSpec): Promise<IncomingMigration> {
+    return this.#serve(({ migrations, mode }) => {
+      checkIncomingMigration(spec)
+      return migrations.prepare(this.#files(vm), spec, mode)
+    })
+  }
+
+  beginMigration(vm: VmReference, spec: OutgoingMigrationSpec): Promise<{ readonly memoryBytes: number }> {
+    return this.#serve(({ migrations }) => {
+      checkOutgoingMigration(spec)
+      return migrations.begin(this.#files(vm), spec)
+    })
+  }
+
+  readMigrationPiece(
+    vm: VmReference,
+    migrationId: string,
+    number: number,
+    work: Work = {},
+  ): Promise<MigrationPiece> {
+    return this.#serve((boot) =>
+      boot.migrations.read(this.#files(vm), migrationId, number, boot.stoppable(work)),
+    )
+  }
+
+  writeMigrationPiece(
+    vm: VmReference,
+    migrationId: string,
+    number: number,
+    piece: MigrationPiece,
+    work: Work = {},
+  ): Promise<void> {
+    return this.#serve((boot) => {
+      checkMigrationPiece(piece)
+      return boot.migrations.write(this.#files(vm), migrationId, number, piece, boot.stoppable(work))
+    })
+  }
+
+  handOverMigration(vm: VmReference, migrationId: string, lock: string): Promise<void> {
+    return this.#serve(({ migrations }) => migrations.handOver(this.#files(vm), migrationId, lock))
+  }
+
+  takeOverMigration(vm: VmReference, migrationId: string): Promise<VmConfig> {
+    return this.#change(vm, {}, ({ migrations }, files) => migrations.takeOver(files, migrationId))
+  }
+
+  endMigration(vm: VmReference, outcome: 'moved' | 'abandoned'): Promise<VmConfig> {
+    return this.#change(vm, {}, ({ migrations }, files) => {
+      checkMigrationOutcome(outcome)
+      return migrations.end(files, outcome)
+    })
   }
 
   /**

@@ -4,11 +4,19 @@
  */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import { native, type HostKeyPair, type KeyHandle } from '../native/load.js'
-import { sealContext, type SealedKey } from '../rpc/host-api.js'
+import {
+  migrationSealContext,
+  sealContext,
+  type SealedKey,
+  type SealedMigrationKey,
+} from '../rpc/host-api.js'
 
 const kekLength = 32
 /** How many unexpired seals are remembered, against a second use. */
 const nonceLimit = 65_536
+
+/** What every seal says of itself. */
+type Seal = Pick<SealedKey, 'hostId' | 'nonce' | 'expiresAt' | 'sealed'>
 
 export class KeyCache {
   readonly #hostId: string
@@ -49,10 +57,12 @@ export class KeyCache {
 
   /** Opens a seal, once. The caller disposes of the key. */
   open(sealed: SealedKey): KeyHandle {
-    const expiry = this.#checkFresh(sealed)
-    const handle = this.#open(sealed)
-    this.#usedNonces.set(sealed.nonce, expiry)
-    return handle
+    return this.#openOnce(sealed, sealContext(sealed))
+  }
+
+  /** As `open`, a key of a live migration. */
+  openMigrationKey(sealed: SealedMigrationKey): KeyHandle {
+    return this.#openOnce(sealed, migrationSealContext(sealed))
   }
 
   get(key: CryptoKeyId): KeyHandle | undefined {
@@ -87,8 +97,15 @@ export class KeyCache {
     this.#keyPair.dispose()
   }
 
+  #openOnce(sealed: Seal, context: Buffer): KeyHandle {
+    const expiry = this.#checkFresh(sealed)
+    const handle = this.#open(sealed, context)
+    this.#usedNonces.set(sealed.nonce, expiry)
+    return handle
+  }
+
   /** The expiry in milliseconds, if the seal is for this host and may be opened now. */
-  #checkFresh(sealed: SealedKey): number {
+  #checkFresh(sealed: Seal): number {
     if (sealed.hostId !== this.#hostId)
       throw new VmsealError('VMSEAL_SEAL_INVALID', `the seal is for host ${sealed.hostId}, not for this one`)
     const now = this.#now()
@@ -106,11 +123,11 @@ export class KeyCache {
     return expiry
   }
 
-  #open(sealed: SealedKey): KeyHandle {
-    const handle = this.#keyPair.open(sealContext(sealed), Buffer.from(sealed.sealed, 'base64'))
+  #open(sealed: Seal, context: Buffer): KeyHandle {
+    const handle = this.#keyPair.open(context, Buffer.from(sealed.sealed, 'base64'))
     if (handle.length === kekLength) return handle
     handle.dispose()
-    throw new VmsealError('VMSEAL_SEAL_INVALID', `the sealed key is no KEK of ${kekLength} bytes`)
+    throw new VmsealError('VMSEAL_SEAL_INVALID', `the sealed key is no key of ${kekLength} bytes`)
   }
 }
 

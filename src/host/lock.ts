@@ -10,7 +10,7 @@ import { readFileSync, readlinkSync } from 'node:fs'
 import { link } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { VmsealError } from '../errors.js'
-import { readSmallFile, removeFile, writeTemporary } from './durable-file.js'
+import { readSmallFile, removeFile, replaceFile, writeTemporary } from './durable-file.js'
 import { errnoOf, ioError } from './io-error.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 
@@ -27,7 +27,12 @@ interface LockRecord extends LockOwner {
   readonly started: string
   /** The kernel's boot and process namespace in which `pid` has a meaning. */
   readonly pidSpace: string
+  /** The record of who handed the lock over. */
+  readonly from?: string
 }
+
+/** In bytes. */
+const recordLimit = 4096
 
 /** The starts of hosts that live in this thread. */
 const liveBoots = new Set<string>()
@@ -41,27 +46,71 @@ export function registerBoot(bootId: string): () => void {
 
 export class VirtualMachineLock {
   readonly #files: VirtualMachineFiles
-  readonly #text: string
+  #text: string
 
   private constructor(files: VirtualMachineFiles, text: string) {
     this.#files = files
     this.#text = text
   }
 
+  /** What the lock file says while this start of the host holds the VM; another one each time. */
+  static newRecord({ hostId, bootId }: LockOwner): string {
+    const started = startTime(process.pid) ?? ''
+    const record: LockRecord = { hostId, bootId, token: randomUUID(), pid: process.pid, started, pidSpace }
+    return JSON.stringify(record)
+  }
+
   /** Rejects with VMSEAL_FILE_LOCKED while another process, host or operation holds the VM. */
   static async acquire(files: VirtualMachineFiles, owner: LockOwner): Promise<VirtualMachineLock> {
-    const record: LockRecord = {
-      hostId: owner.hostId,
-      bootId: owner.bootId,
-      token: randomUUID(),
-      pid: process.pid,
-      started: startTime(process.pid) ?? '',
-      pidSpace,
-    }
-    const text = JSON.stringify(record)
+    const text = VirtualMachineLock.newRecord(owner)
     const taken = await take(files, files.path(files.lock), text, owner)
     if (!taken.ours) throw locked(files, taken.text)
     return new VirtualMachineLock(files, text)
+  }
+
+  /** The lock that another holder handed to this record; VMSEAL_FILE_LOCKED if nobody did. */
+  static async adopt(files: VirtualMachineFiles, record: string): Promise<VirtualMachineLock> {
+    const held = await read(files, files.path(files.lock))
+    if (held === undefined || parse(held)?.token !== parse(record)?.token) throw locked(files, held)
+    return new VirtualMachineLock(files, held)
+  }
+
+  /**
+   * Hands the lock to the record of another host: at no moment is the VM without a lock. VMSEAL_INVALID_ARGUMENT for what is no
+   * record of that host. When it fails otherwise, `assertHeld` tells whose the lock is.
+   */
+  async handTo(record: string, hostId: string): Promise<void> {
+    const next = parse(record)
+    if (record.length > recordLimit / 4 || next?.hostId !== hostId)
+      throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `lock must be a lock record of host ${hostId}`)
+    await this.assertHeld()
+    const text = JSON.stringify({ ...next, from: this.#text } satisfies LockRecord)
+    await replaceFile(this.#files.path(this.#files.lock), text)
+  }
+
+  /** Begins to use a lock that was handed over. Returns how it is given back while nobody has used it. */
+  async keep(): Promise<() => Promise<void>> {
+    const { from, ...record }: Partial<LockRecord> = parse(this.#text) ?? {}
+    if (from === undefined) return () => this.release()
+    await this.assertHeld()
+    const text = JSON.stringify(record)
+    await replaceFile(this.#files.path(this.#files.lock), text)
+    this.#text = text
+    return () => this.#replace(from)
+  }
+
+  /**
+   * Gives a lock that was handed over, and not used, back to who handed it: for him it is a sign that nobody else ran the VM. Its
+   * absence would be none.
+   */
+  async giveBack(): Promise<void> {
+    const from = parse(this.#text)?.from
+    await (from === undefined ? this.release() : this.#replace(from))
+  }
+
+  async #replace(text: string): Promise<void> {
+    await this.assertHeld()
+    await replaceFile(this.#files.path(this.#files.lock), text)
   }
 
   /** Rejects if the lock file is not ours any more; call it right before what cannot be undone. */
@@ -143,7 +192,7 @@ async function release(files: VirtualMachineFiles, path: string, text: string): 
 
 async function read(files: VirtualMachineFiles, path: string): Promise<string | undefined> {
   try {
-    return (await readSmallFile(path, 4096, files.label(files.lock), 'VMSEAL_FILE_LOCKED')).toString()
+    return (await readSmallFile(path, recordLimit, files.label(files.lock), 'VMSEAL_FILE_LOCKED')).toString()
   } catch (error) {
     if (error instanceof VmsealError && error.code === 'VMSEAL_NOT_FOUND') return undefined
     throw error
@@ -164,7 +213,10 @@ function parse(text: string): LockRecord | undefined {
   try {
     const value = JSON.parse(text) as Partial<Record<keyof LockRecord, unknown>> | null
     const texts = [value?.hostId, value?.bootId, value?.token, value?.started, value?.pidSpace]
-    const sound = texts.every((part) => typeof part === 'string') && Number.isSafeInteger(value?.pid)
+    const sound =
+      texts.every((part) => typeof part === 'string') &&
+      ['string', 'undefined'].includes(typeof value?.from) &&
+      Number.isSafeInteger(value?.pid)
     return sound && (value?.pid as number) > 0 ? (value as LockRecord) : undefined
   } catch {
     return undefined

@@ -111,20 +111,44 @@ export class PoweredOnVms {
     if (this.isOn(files)) throw invalidPowerState(files, 'it is powered on already')
     const lock = await takeVirtualMachine(this.#context, files)
     try {
-      const opened = openVm(this.#context, files, await readVirtualMachine(files))
-      this.#running.set(files.directory, {
-        files,
-        lock,
-        work: Promise.resolve(),
-        writes: new Set(),
-        still: Promise.resolve(),
-        ...opened,
-      })
+      await this.run(files, lock)
     } catch (error) {
       await lock.release()
       throw error
     }
     await logLine(files, this.#context.name, 'powered on')
+  }
+
+  /** Runs a VM whose lock is held; when it cannot be opened, the lock is the caller's. */
+  async run(files: VirtualMachineFiles, lock: VirtualMachineLock): Promise<void> {
+    const opened = openVm(this.#context, files, await readVirtualMachine(files))
+    this.#running.set(files.directory, {
+      files,
+      lock,
+      work: Promise.resolve(),
+      writes: new Set(),
+      still: Promise.resolve(),
+      ...opened,
+    })
+  }
+
+  /**
+   * Ends the VM here without giving its lock back: no work on its files goes on, what the guest wrote is durable, and every disk and
+   * key is closed. Gives the lock. A write that comes later is refused.
+   */
+  async leave(files: VirtualMachineFiles): Promise<VirtualMachineLock> {
+    const running = this.#running.get(files.directory)
+    if (running === undefined) throw invalidPowerState(files, 'it is not powered on')
+    return this.hold(files, (lock) =>
+      this.stunned(files, async () => {
+        if (this.#running.get(files.directory) !== running)
+          throw invalidPowerState(files, 'it was powered off meanwhile')
+        await lock.assertHeld()
+        this.#running.delete(files.directory)
+        close(running)
+        return lock
+      }),
+    )
   }
 
   async powerOff(files: VirtualMachineFiles): Promise<void> {
@@ -140,6 +164,8 @@ export class PoweredOnVms {
 
   async #write(running: RunningVm, diskId: string, offset: number, data: Uint8Array): Promise<void> {
     for (let waited; waited !== running.still;) await (waited = running.still)
+    if (this.#running.get(running.files.directory) !== running)
+      throw invalidPowerState(running.files, 'it runs here no more')
     const disk = running.disks.get(diskId)
     if (disk === undefined)
       throw new VmsealError(
@@ -191,7 +217,8 @@ function openVm(context: HostContext, files: VirtualMachineFiles, vm: VirtualMac
   }
 }
 
-function requireEveryKey(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine): void {
+/** VMSEAL_ENCRYPTION_KEY_REQUIRED naming the ids, and the disk if VM home is not what lacks one. */
+export function requireEveryKey(context: HostContext, files: VirtualMachineFiles, vm: VirtualMachine): void {
   const missing = missingKeysOf(vm, context.keys)
   if (missing.length === 0) return
   const homeMissing = missingHomeKeys(vm, context.keys).length > 0
@@ -204,7 +231,7 @@ function requireEveryKey(context: HostContext, files: VirtualMachineFiles, vm: V
   })
 }
 
-function invalidPowerState(files: VirtualMachineFiles, reason: string): VmsealError {
+export function invalidPowerState(files: VirtualMachineFiles, reason: string): VmsealError {
   const subject = files.label(files.vmx)
   return new VmsealError('VMSEAL_INVALID_POWER_STATE', `${subject}: ${reason}`, { details: { subject } })
 }

@@ -49,11 +49,15 @@ export function checkSealedKey(key: unknown): asserts key is SealedKey {
   requireThat(typeof hostId === 'string' && hostId.length <= 100, 'key.hostId', 'a host id')
   requireThat(isBase64(nonce, 128), 'key.nonce', 'base64 of at most 128 characters')
   requireThat(isBase64(sealed, 1024), 'key.sealed', 'base64 of at most 1024 characters')
+  checkTime(expiresAt, 'key.expiresAt')
+}
+
+export function checkTime(value: unknown, field: string): asserts value is string {
   requireThat(
-    typeof expiresAt === 'string' &&
-      /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z$/.test(expiresAt) &&
-      Number.isFinite(Date.parse(expiresAt)),
-    'key.expiresAt',
+    typeof value === 'string' &&
+      /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z$/.test(value) &&
+      Number.isFinite(Date.parse(value)),
+    field,
     'an ISO 8601 time in UTC',
   )
 }
@@ -324,7 +328,7 @@ function checkSettings(settings: unknown): void {
   }
 }
 
-function isBase64(value: unknown, limit: number): boolean {
+export function isBase64(value: unknown, limit: number): boolean {
   return (
     typeof value === 'string' &&
     value.length > 0 &&
@@ -333,7 +337,7 @@ function isBase64(value: unknown, limit: number): boolean {
   )
 }
 
-function record(value: unknown, field: string): Record<string, unknown> {
+export function record(value: unknown, field: string): Record<string, unknown> {
   requireThat(typeof value === 'object' && value !== null && !Array.isArray(value), field, 'an object')
   return value as Record<string, unknown>
 }
@@ -343,7 +347,7 @@ function list(value: unknown, field: string): unknown[] {
   return value as unknown[]
 }
 
-function requireThat(holds: boolean, field: string, expected: string): asserts holds {
+export function requireThat(holds: boolean, field: string, expected: string): asserts holds {
   if (!holds)
     throw new VmsealError('VMSEAL_INVALID_ARGUMENT', `${field} must be ${expected}`, {
       details: { subject: field },

@@ -7,6 +7,7 @@ import { readLinks } from './disk-chain.js'
 import { missingKeysOfDisk, readDiskState, type DiskState } from './disks.js'
 import { describeHome, type DiskEntry, type HomeDescription } from './home-description.js'
 import type { KeyCache } from './key-cache.js'
+import { migrateEncryptionOf } from './migrate-encryption-setting.js'
 import { readSnapshotTable } from './snapshot-table-reader.js'
 import {
   chainOf,
@@ -187,6 +188,7 @@ export function toConfig(
     powerState,
     ...(typeof vm.snapshots === 'number' && vm.snapshots > 0 && { snapshots: vm.snapshots }),
     ...(keptKeys.length > 0 && { keptKeys }),
+    migrateEncryption: migrateEncryptionOf(vm),
     ...(chain !== 'none' && { chain }),
     ...(vm.table.snapshots.length > 0 && { snapshotTree: vm.table.snapshots.map(snapshotConfigOf) }),
     ...(vm.table.current !== undefined && { currentSnapshot: vm.table.current }),

@@ -37,6 +37,36 @@ export declare class DiskHandle {
   flatten(target: string, diskId: string, kek?: KeyHandle | undefined | null, spec?: SealSpec | undefined | null): NativeTask
 }
 
+/** Reads the state of a guest from a file or a pipe. */
+export declare class GuestStateReader {
+  /** Without a key the pieces are plaintext. A pipe need not have a writer yet. */
+  static open(key: KeyHandle | undefined | null, associatedData: Uint8Array, source: string): GuestStateReader
+  /** The next piece, up to 1 MiB. One call at a time; after an error the stream cannot go on. */
+  read(): Promise<GuestStatePiece>
+  /** Idempotent. */
+  close(): void
+}
+
+/** Writes the state of a guest to a new file (0600) or to a pipe that somebody reads. */
+export declare class GuestStateWriter {
+  /**
+   * Without a key the pieces are plaintext. VMSEAL_ALREADY_EXISTS for a file that is there, VMSEAL_INVALID_STATE for a pipe
+   * that nobody reads.
+   */
+  static open(key: KeyHandle | undefined | null, associatedData: Uint8Array, target: string): GuestStateWriter
+  /** Whether it writes to a pipe, which was there before. */
+  get isPipe(): boolean
+  /**
+   * Opens the next piece and writes it out. False: the pipe is full, and `drain` goes on. VMSEAL_STREAM_INVALID for every
+   * piece but the next one of the stream.
+   */
+  write(piece: Uint8Array, last: boolean): Promise<boolean>
+  /** Writes on; true: everything that was taken is written, and durable if it is the whole of a file. */
+  drain(): Promise<boolean>
+  /** Idempotent. A reader of the pipe sees its end. */
+  close(): void
+}
+
 /** The HPKE key pair of a host. The private key lives in this process only. */
 export declare class HostKeyPair {
   static generate(): HostKeyPair
@@ -253,6 +283,14 @@ export declare function fetchServerCertificate(host: string, port: number, timeo
 
 /** From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve. */
 export declare function forbidCoreDumps(): void
+
+/** A piece of a stream, or nothing yet. */
+export interface GuestStatePiece {
+  /** Absent: the source has nothing yet, or its last piece was given. */
+  data?: Buffer
+  /** It ends the stream, or ended it. */
+  last: boolean
+}
 
 /** Copies an image of any format into a new plain flat disk; the image is only read. */
 export declare function importDisk(source: string, target: string, diskId: string): NativeTask

@@ -16,6 +16,7 @@ mod disk_copy;
 mod disk_view;
 mod envelope;
 mod fault;
+mod guest_stream;
 mod home_file;
 mod key;
 mod key_wrap;

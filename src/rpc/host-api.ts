@@ -15,7 +15,12 @@ export interface HostIdentity {
   readonly cryptoState: HostCryptoState
   /** The host key, while the host is safe: encrypts its dumps. */
   readonly cryptoKeyId?: CryptoKeyId
+  /** Absent: a host of an earlier release, which can do none of it. */
+  readonly capabilities?: readonly HostCapability[]
 }
+
+/** `encryptedMigration`: vSphere's encryptedVMotionSupported. */
+export type HostCapability = 'liveMigration' | 'encryptedMigration'
 
 /**
  * vSphere's host encryption mode. Only a `safe` host takes keys of VMs. `pendingIncapable`: switched off, which a
@@ -234,6 +239,8 @@ export interface VmConfig extends VmReference {
   readonly currentSnapshot?: string
   /** KEKs of files that only snapshots are made of. */
   readonly keptKeys?: readonly CryptoKeyId[]
+  /** Always `required` while VM home is encrypted; absent: told by a host of an earlier release. */
+  readonly migrateEncryption?: MigrateEncryption
   /** How its disks hang together; absent: each is one file. */
   readonly chain?: 'single' | 'tree' | 'linkedClone' | 'linkedCloneParent'
 }
@@ -286,6 +293,74 @@ export interface SnapshotSpec {
   readonly description?: string
   /** A file of the host, or a pipe, from which the memory of a VM that is on is read. Without it a snapshot is of the disks. */
   readonly memory?: string
+}
+
+/**
+ * Whether the memory of a running VM is encrypted on its way to another host, vSphere's migrateEncryption. `opportunistic`:
+ * when both hosts can.
+ */
+export type MigrateEncryption = 'disabled' | 'opportunistic' | 'required'
+
+/**
+ * The one-time key of one live migration, made by the host that the VM goes to and sealed (HPKE) to the one that it leaves. Every
+ * field but `sealed` is authenticated: see `migrationSealContext`.
+ */
+export interface SealedMigrationKey {
+  readonly migrationId: string
+  readonly vmId: string
+  /** The host that it is sealed to. */
+  readonly hostId: string
+  /** The host that made it. */
+  readonly targetHostId: string
+  /** Unique for each seal, base64. */
+  readonly nonce: string
+  /** ISO 8601, UTC. */
+  readonly expiresAt: string
+  /** `enc || ciphertext`, base64. */
+  readonly sealed: string
+}
+
+/** The authenticated data of a sealed migration key; never that of a sealed KEK, which has fewer parts. */
+export function migrationSealContext(key: Omit<SealedMigrationKey, 'sealed'>): Buffer {
+  const { migrationId, vmId, hostId, targetHostId, nonce, expiresAt } = key
+  return Buffer.from(
+    JSON.stringify(['vmseal migration key 1', migrationId, vmId, hostId, targetHostId, nonce, expiresAt]),
+  )
+}
+
+/** What the host is told that a running VM goes to. */
+export interface IncomingMigrationSpec {
+  /** UUID. */
+  readonly migrationId: string
+  /** Where the memory goes: a new file of the host, or a pipe that the hypervisor reads. */
+  readonly memory: string
+  /** The host that the VM leaves, to whose present key a migration key is sealed. Absent: the memory comes in plaintext. */
+  readonly sealTo?: { readonly hostId: string; readonly publicKey: string }
+}
+
+export interface IncomingMigration {
+  /** The record with which the VM's lock is handed to this start of the host. */
+  readonly lock: string
+  readonly key?: SealedMigrationKey
+}
+
+/** What the host is told that a running VM leaves. */
+export interface OutgoingMigrationSpec {
+  /** UUID. */
+  readonly migrationId: string
+  readonly targetHostId: string
+  /** Where the memory comes from: a file of the host, or a pipe that the hypervisor writes to. */
+  readonly memory: string
+  /** Absent: the memory leaves in plaintext, which the host does not do for a VM that is encrypted or asks for encryption. */
+  readonly key?: SealedMigrationKey
+}
+
+/** Up to 1 MiB of the memory of a VM, sealed under the migration key if there is one. */
+export interface MigrationPiece {
+  /** Base64. */
+  readonly data: string
+  /** It is the last one. */
+  readonly last: boolean
 }
 
 /** A folder outside the datastores that is made of a VM that is off: ciphertext under one KEK, and sums of all of it. */
@@ -441,4 +516,46 @@ export interface HostApi {
   ): Promise<{ readonly sha256: string; readonly bytes: number }>
   /** Up to 1 MiB of a disk as a guest reads it, base64. */
   readDisk(vm: VmReference, diskId: string, offset: number, length: number): Promise<string>
+
+  /** How the VM is moved while it runs. VMSEAL_INVALID_STATE for an encrypted VM, where it is `required` and stays so. */
+  setMigrateEncryption(vm: VmReference, mode: MigrateEncryption): Promise<VmConfig>
+
+  /**
+   * Makes ready to run a VM that runs on another host: looks at its files and keys, and makes the migration key. Takes the place
+   * of an earlier migration of the VM to this host.
+   */
+  prepareMigration(vm: VmReference, spec: IncomingMigrationSpec): Promise<IncomingMigration>
+  /**
+   * Begins to read the memory of a VM that runs here; the VM goes on. Refused: a key that is altered, expired, repeated, or of another
+   * migration, VM or host.
+   */
+  beginMigration(vm: VmReference, spec: OutgoingMigrationSpec): Promise<{ readonly memoryBytes: number }>
+  /** Piece `number`, counted from 0: the next one, or the last one that was read once more. */
+  readMigrationPiece(
+    vm: VmReference,
+    migrationId: string,
+    number: number,
+    work?: Work,
+  ): Promise<MigrationPiece>
+  /** The next piece, or the last one that was written once more. */
+  writeMigrationPiece(
+    vm: VmReference,
+    migrationId: string,
+    number: number,
+    piece: MigrationPiece,
+    work?: Work,
+  ): Promise<void>
+  /**
+   * Ends the VM here when all of its memory was read: what the guest wrote is durable, its disks are closed, and its lock is
+   * that of the other host (`IncomingMigration.lock`). Done once more it changes nothing.
+   */
+  handOverMigration(vm: VmReference, migrationId: string, lock: string): Promise<void>
+  /** Runs the VM here, whose lock was handed over and whose memory is whole. When it fails, the lock is given back. */
+  takeOverMigration(vm: VmReference, migrationId: string): Promise<VmConfig>
+  /**
+   * Ends what there is of a migration of the VM; fine when there is none. The host that it was to leave runs it again, unless `moved`,
+   * if the other one did not run it and has given the lock back: VMSEAL_FILE_LOCKED while it has not. What the other host has of
+   * its memory is removed.
+   */
+  endMigration(vm: VmReference, outcome: 'moved' | 'abandoned'): Promise<VmConfig>
 }

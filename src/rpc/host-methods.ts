@@ -64,9 +64,23 @@ const vmConfig = object({
   snapshotTree: optional(listOf(snapshot, 1000)),
   currentSnapshot: optional(uuid),
   keptKeys: optional(listOf(keyId, 1000)),
+  migrateEncryption: optional(oneOf('disabled', 'opportunistic', 'required')),
   chain: optional(oneOf('single', 'tree', 'linkedClone', 'linkedCloneParent')),
 })
 
+const migrationKey = {
+  migrationId: uuid,
+  vmId: uuid,
+  hostId: text(100),
+  targetHostId: text(100),
+  nonce: base64,
+  expiresAt: text(100),
+}
+const migrationPiece = object({
+  // No pattern over so much text: the host that opens the piece looks at every byte of it.
+  data: (value) => typeof value === 'string' && value.length <= 2 * 1024 * 1024,
+  last: (value) => typeof value === 'boolean',
+})
 const exportDescription = object({
   vmId: uuid,
   name: text(),
@@ -87,6 +101,7 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
       datastores: listOf(text(), 10_000),
       cryptoState: oneOf('incapable', 'prepared', 'safe', 'pendingIncapable'),
       cryptoKeyId: optional(keyId),
+      capabilities: optional(listOf(text(100), 100)),
     }),
   },
   prepareCrypto: { values: 0, kind: 'change', result: nothing },
@@ -153,6 +168,18 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
     result: object({ sha256: matching(/^[0-9a-f]{64}$/), bytes: count }),
   },
   readDisk: { values: 4, kind: 'read', local: true, result: base64 },
+  setMigrateEncryption: { values: 2, kind: 'change', result: vmConfig },
+  prepareMigration: {
+    values: 2,
+    kind: 'change',
+    result: object({ lock: text(), key: optional(object({ ...migrationKey, sealed: base64 })) }),
+  },
+  beginMigration: { values: 2, kind: 'change', result: object({ memoryBytes: count }) },
+  readMigrationPiece: { values: 3, kind: 'read', long: true, result: migrationPiece },
+  writeMigrationPiece: { values: 4, kind: 'change', long: true, result: nothing },
+  handOverMigration: { values: 3, kind: 'change', result: nothing },
+  takeOverMigration: { values: 2, kind: 'change', result: vmConfig },
+  endMigration: { values: 2, kind: 'change', result: vmConfig },
 }
 
 export function isHostMethod(name: unknown): name is HostMethodName {

@@ -193,11 +193,11 @@ export interface RekeyVmRecord {
   readonly errorMessage: string | null
 }
 
-/** A VM that is about to be made, moved or removed as a whole. */
+/** A VM that is about to be made, moved or removed as a whole, or to run on another host. */
 export interface VmIntentRecord {
   readonly vmId: string
   /** `relocate`: the place is the new one. */
-  readonly kind: 'create' | 'destroy' | 'relocate'
+  readonly kind: 'create' | 'destroy' | 'relocate' | 'migrate'
   readonly clusterId: string
   readonly datastore: string
   readonly vmx: string

@@ -125,6 +125,17 @@ export interface VCenterEventDetails {
   'vmseal.vm.crypto.ConversionEnded': { readonly vm: string; readonly host: string }
   /** An encrypted VM that is off is about to get another host; `sourceHost` is absent when nobody knows its host any more. */
   'com.vmware.vc.vm.VmMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost?: string }
+  /** A VM that runs is about to get another host, with its memory encrypted on the way. */
+  'com.vmware.vc.vm.VmHotMigratingWithEncryptionEvent': VmKeys & { readonly sourceHost: string }
+  /** A VM that runs could not be moved, or it is not known yet whether it was. */
+  'vim.event.VmFailedMigrateEvent': {
+    readonly vm: string
+    readonly host: string
+    readonly sourceHost: string
+    readonly error: ErrorCode
+    /** What became of it: `unknown` until its hosts can be asked. */
+    readonly powerState: 'poweredOn' | 'poweredOff' | 'unknown'
+  }
   /** A VM has another host. */
   'vim.event.VmMigratedEvent': {
     readonly vm: string

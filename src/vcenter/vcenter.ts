@@ -194,7 +194,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       }),
       hostEncryption,
       restoration,
-      intents: new VmIntents({ store, inventory, clock }),
+      intents: new VmIntents({ store, inventory, clock, connections }),
       inventory,
       conversions,
     }

@@ -1,5 +1,5 @@
 /** One VM, as a caller works with it. What a method does stands in a file of its own; here it gets its turn and its host. */
-import type { ConversionPace, SnapshotConfig } from '../rpc/host-api.js'
+import type { ConversionPace, MigrateEncryption, SnapshotConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { readCompliance, type VmCompliance } from './compliance.js'
 import type { DesiredState } from './desired-state.js'
@@ -13,10 +13,12 @@ import { VmConversion } from './vm-conversion.js'
 import { VmDiskData } from './vm-disk-data.js'
 import { VmExport, type ExportOptions, type ExportedVirtualMachine } from './vm-export.js'
 import type { VirtualMachineInfo } from './vm-inventory.js'
+import { VmLiveMigration, type LiveMigrateOptions } from './vm-live-migration.js'
 import { VmMigration, type MigrateOptions } from './vm-migration.js'
 import { VmPower } from './vm-power.js'
 import { VmReconfiguration, type ApplyPolicyOptions, type PolicyWish } from './vm-reconfiguration.js'
 import { VmRecrypt, type RecryptOptions } from './vm-recrypt.js'
+import { referenceOf } from './vm-record.js'
 import { VmRelocation, type RelocateOptions } from './vm-relocation.js'
 import { VmRemoval } from './vm-removal.js'
 import { VmSnapshots, type CreateSnapshotOptions, type RemoveSnapshotOptions } from './vm-snapshots.js'
@@ -246,6 +248,34 @@ export class VirtualMachine {
       )
       return this.info()
     })
+  }
+
+  /**
+   * Moves the VM, which is on, to another host of its cluster while it runs. `memory` is where its host reads the guest's memory from,
+   * `memoryTarget` where the other one writes it to; the guest is to stop by the end of it. The memory travels under a one-time key of
+   * the hosts, as `migrateEncryption` says. The disks stay on the datastore and are handed over with the lock of the VM, so at no
+   * moment two hosts run it. When it fails, the VM runs where it was; if its host is gone too, it is off and whole.
+   *
+   * Rejects with VMSEAL_INVALID_POWER_STATE (it is off), VMSEAL_MIGRATION_NOT_SUPPORTED (a host cannot do what the VM asks for),
+   * VMSEAL_ENCRYPTION_KEY_REQUIRED (the host cannot be given a key), VMSEAL_HOST_UNREACHABLE (also: it is not known yet which of two
+   * silent hosts has the VM; vCenter finds out when they come back), VMSEAL_CANCELLED.
+   */
+  liveMigrate(options: LiveMigrateOptions): Task<VirtualMachineInfo> {
+    return this.#tasks.begin('VirtualMachine.liveMigrate', options.signal, async (vm, context) => {
+      await this.#tasks.recorded('VirtualMachine.liveMigrate', vm, () =>
+        new VmLiveMigration(this.#services).migrate(vm, options, context),
+      )
+      return this.info()
+    })
+  }
+
+  /** Whether live migrations encrypt the VM's memory. VMSEAL_INVALID_STATE for an encrypted VM: `required`, and not to be changed. */
+  async setMigrateEncryption(mode: MigrateEncryption): Promise<VirtualMachineInfo> {
+    return this.#tasks.change('VirtualMachine.setMigrateEncryption', {}, async (vm) => {
+      const host = this.#tasks.host(vm, undefined)
+      const config = await host.call((api) => api.setMigrateEncryption(referenceOf(vm), mode))
+      return this.#services.inventory.absorb(vm, config, host)
+    }).done
   }
 
   /**

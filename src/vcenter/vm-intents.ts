@@ -1,11 +1,13 @@
 /**
  * What is about to happen to VMs as a whole: written before a host makes or removes one, so that a vCenter that ends in
- * between knows afterwards which files are a VM of its own, and which VM has no files any more.
+ * between knows afterwards which files are a VM of its own, and which VM has no files any more; and before one moves while it
+ * runs, so that it knows that it has to ask which host runs it.
  */
 import { isVmsealError } from '../errors.js'
 import type { Store, VmIntentRecord } from '../store/store.js'
-import type { HostConnection } from './host-connections.js'
+import type { HostConnection, HostConnections } from './host-connections.js'
 import type { VmInventory } from './vm-inventory.js'
+import { settleMigration } from './vm-migration-outcome.js'
 import { referenceOf } from './vm-record.js'
 
 /** Longer than any host works on one request. */
@@ -15,6 +17,7 @@ export interface VmIntentsServices {
   readonly store: Pick<Store, 'vmIntents' | 'virtualMachines'>
   readonly inventory: VmInventory
   readonly clock: () => Date
+  readonly connections: HostConnections
 }
 
 export class VmIntents {
@@ -60,6 +63,7 @@ export class VmIntents {
     create: (intent: VmIntentRecord, host: HostConnection) => this.#created(intent, host),
     destroy: (intent: VmIntentRecord, host: HostConnection) => this.#removed(intent, host),
     relocate: (intent: VmIntentRecord, host: HostConnection) => this.#relocated(intent, host),
+    migrate: (intent: VmIntentRecord) => this.#migrated(intent),
   } as const
 
   /** A host may still be at work on a VM that is not there yet. */
@@ -87,6 +91,12 @@ export class VmIntents {
     }
     await virtualMachines.remove(intent.vmId)
     return true
+  }
+
+  /** A vCenter that ended in the middle of a migration: where the VM runs, its hosts know. */
+  async #migrated({ vmId }: VmIntentRecord): Promise<boolean> {
+    const record = await this.#services.store.virtualMachines.findById(vmId)
+    return record === undefined || settleMigration(this.#services, record)
   }
 
   /** The VM is in its new place, or, as far as this host can show it, in its old one still. */

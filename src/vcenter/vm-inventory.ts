@@ -1,7 +1,7 @@
 /** What vCenter knows of VMs, kept in step with their files: the files are the truth, the store is a memory of them. */
 import { isDeepStrictEqual } from 'node:util'
 import { VmsealError, isVmsealError, type CryptoKeyId } from '../errors.js'
-import type { DiskConversion, VmConfig, VmReference } from '../rpc/host-api.js'
+import type { DiskConversion, MigrateEncryption, VmConfig, VmReference } from '../rpc/host-api.js'
 import type { StoragePolicyRecord, Store, VmRecord } from '../store/store.js'
 import type { EventLog } from './events.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
@@ -56,6 +56,8 @@ export interface VirtualMachineInfo extends VmReference {
   /** The same, each with why it is missing, since when and what to do. */
   readonly missing: readonly MissingKey[]
   readonly powerState: 'poweredOn' | 'poweredOff'
+  /** Whether live migrations encrypt its memory: always `required` while VM home is encrypted. Of a plain VM known while its host is connected. */
+  readonly migrateEncryption?: MigrateEncryption
   /** `invalid`: locked. `disconnected`: what is told is from vCenter's memory. */
   readonly connectionState: 'connected' | 'disconnected' | 'invalid'
 }
@@ -235,6 +237,7 @@ export class VmInventory {
       missingKeys: config?.missingKeys ?? [],
       missing: config ? await this.missingKeys.reasons(record.id, config) : [],
       powerState: record.powerState,
+      ...migrateEncryptionOf(record, config),
       connectionState: !config ? 'disconnected' : record.cryptoState === 'locked' ? 'invalid' : 'connected',
     }
   }
@@ -271,6 +274,15 @@ export class VmInventory {
 function conversionsOf(config: VmConfig | undefined): Map<string, { readonly conversion: DiskConversion }> {
   const disks = config?.disks ?? []
   return new Map(disks.flatMap(({ diskId, conversion }) => (conversion ? [[diskId, { conversion }]] : [])))
+}
+
+/** Also of a host of an earlier release, which tells nothing. */
+function migrateEncryptionOf(
+  { homeKey }: Pick<VmRecord, 'homeKey'>,
+  config: VmConfig | undefined,
+): { readonly migrateEncryption?: MigrateEncryption } {
+  if (homeKey) return { migrateEncryption: 'required' }
+  return config?.migrateEncryption ? { migrateEncryption: config.migrateEncryption } : {}
 }
 
 function policyName(policies: readonly StoragePolicyRecord[], id: string): string {

@@ -55,7 +55,7 @@ export class VmMigration {
           keys,
           ...from,
         })
-      const ready = keys.length > 0 ? await this.#giveKeys(record, host, context) : config
+      const ready = keys.length > 0 ? await giveKeys(this.#services, record, host, context) : config
       refuseCancelled(context.signal)
       return inventory.absorb(record, ready, host, { moved: true })
     })
@@ -77,27 +77,33 @@ export class VmMigration {
     )
   }
 
-  async #giveKeys(record: VmRecord, host: HostConnection, { step }: TaskContext): Promise<VmConfig> {
-    const { distribution, hostEncryption, inventory } = this.#services
-    await hostEncryption.ensureSafe(host)
-    const present = await host.call((api) => api.listKeys())
-    const { failed } = await distribution.pushMany(withoutKeys(keysOf(record), present), host, step)
-    const { config } = await inventory.read(record, host)
-    // One key of each part is enough: a former key that is gone holds nothing up.
-    if (config.missingKeys.length === 0) return config
-    const reasons = failed.map(({ error }) => error.message).join('; ')
-    throw new VmsealError(
-      'VMSEAL_ENCRYPTION_KEY_REQUIRED',
-      `${record.name} stays where it is: host ${host.name} lacks keys of it. ${reasons}`.trim(),
-      {
-        cause: failed[0]?.error,
-        details: { requiredKeys: config.missingKeys, subject: `[${record.datastore}] ${record.vmx}` },
-      },
-    )
-  }
-
   #hostName({ hostId }: VmRecord): { readonly sourceHost?: string } {
     const sourceHost = hostId === null ? undefined : this.#services.connections.get(hostId)?.name
     return sourceHost === undefined ? {} : { sourceHost }
   }
+}
+
+/** The VM as the host sees it once it has the keys. VMSEAL_ENCRYPTION_KEY_REQUIRED when it cannot be given what opens every part. */
+export async function giveKeys(
+  services: Services,
+  record: VmRecord,
+  host: HostConnection,
+  { step }: Pick<TaskContext, 'step'>,
+): Promise<VmConfig> {
+  const { distribution, hostEncryption, inventory } = services
+  await hostEncryption.ensureSafe(host)
+  const present = await host.call((api) => api.listKeys())
+  const { failed } = await distribution.pushMany(withoutKeys(keysOf(record), present), host, step)
+  const { config } = await inventory.read(record, host)
+  // One key of each part is enough: a former key that is gone holds nothing up.
+  if (config.missingKeys.length === 0) return config
+  const reasons = failed.map(({ error }) => error.message).join('; ')
+  throw new VmsealError(
+    'VMSEAL_ENCRYPTION_KEY_REQUIRED',
+    `${record.name} stays where it is: host ${host.name} lacks keys of it. ${reasons}`.trim(),
+    {
+      cause: failed[0]?.error,
+      details: { requiredKeys: config.missingKeys, subject: `[${record.datastore}] ${record.vmx}` },
+    },
+  )
 }

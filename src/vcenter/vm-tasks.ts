@@ -123,6 +123,8 @@ const cryptoTasks: Readonly<Record<string, CryptoOperationName>> = {
   'VirtualMachine.consolidateDisks': 'consolidateDisks',
   'VirtualMachine.clone': 'clone',
   'VirtualMachine.migrate': 'migrate',
+  'VirtualMachine.liveMigrate': 'migrate',
+  'VirtualMachine.setMigrateEncryption': 'reconfigure',
   'VirtualMachine.relocate': 'relocate',
   'VirtualMachine.export': 'export',
 }

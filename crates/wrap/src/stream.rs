@@ -18,6 +18,8 @@ use crate::Error;
 use crate::gcm::{self, KEY_LEN, NONCE_LEN, TAG_LEN};
 use crate::guard::{guarded, random};
 
+pub mod pieces;
+
 /// Ciphertext of a full segment with its tag, in bytes; memory in use is bounded by two of them.
 pub const SEGMENT_LEN: usize = 1 << 20;
 /// Length of the header before the first segment, in bytes.

@@ -16,6 +16,7 @@ export function describeVm(vm: VirtualMachineInfo): string {
       connection: vm.connectionState,
       crypto: vm.cryptoState,
       policy: vm.policy,
+      migration: vm.migrateEncryption && `encryption ${vm.migrateEncryption}`,
       'home key': keyText(vm.homeKey),
       'former keys':
         formerKeys && `${formerKeys.map(keyText).join(', ')}: recrypt again, to end what was interrupted`,

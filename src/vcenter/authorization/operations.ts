@@ -113,6 +113,8 @@ export const virtualMachineRules: Rules<VirtualMachine> = {
   removeAllSnapshots: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   consolidateDisks: task(onVm('VirtualMachine.State.RemoveSnapshot')),
   migrate: task(onVm('Resource.ColdMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
+  liveMigrate: task(onVm('Resource.HotMigrate'), ['Cryptographer.Migrate', 'Cryptographer.RegisterHost']),
+  setMigrateEncryption: call(onVm('VirtualMachine.Config.Settings')),
   relocate: task(onVm('Resource.ColdMigrate'), ['Datastore.AllocateSpace', 'Cryptographer.Migrate']),
   export: task(onVm('VirtualMachine.Provisioning.GetVmFiles'), [
     'Cryptographer.Access',
