@@ -59,11 +59,11 @@ for (const sectorSize of [512, 4096])
     const made = await run('disk', 'encrypt', path('db01.raw'), '--to', disk, ...unit, ...keys)
     t.is(made.status, 0, made.stderr)
 
-    const answers = []
+    const answers: { folder: string; header: string; secret: string; commands: string[] }[] = []
     for (let view = 0; view < 2; view += 1) {
       const { answer, status, stderr } = await run('disk', 'view', disk, '--dm-crypt', ...keys)
       t.is(status, 0, stderr)
-      answers.push(answer as { folder: string; header: string; secret: string; commands: string[] })
+      answers.push(answer as (typeof answers)[0])
       t.teardown(() => rmSync(answer.folder as string, { recursive: true, force: true }))
     }
     const [first, second] = answers
