@@ -68,7 +68,7 @@ test('a seal that was altered in any part is refused', async (t) => {
   t.is((await host.listKeys()).length, 1)
 })
 
-test('a seal is good for one host and one start of it', async (t) => {
+test('M7: a seal is good for one host and one start of it', async (t) => {
   const lab = await makeLab(t)
   const second = await lab.start('esx-2')
   const sealed = await sealFor(lab.host, makeKek('k'))

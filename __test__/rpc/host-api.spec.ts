@@ -31,6 +31,7 @@ for (const [transport, connect] of transports) {
     const kek = makeKek()
     await install(remote, kek)
     t.deepEqual(await remote.listKeys(), [idOf(kek)])
+    t.deepEqual(await remote.heldKeys([idOf(makeKek()), idOf(kek)]), [idOf(kek)])
     const vm = await makeVm(lab, { host: remote })
     t.deepEqual(await remote.findVirtualMachines('ds1'), [vm.reference])
     const disks = vm.config.disks.map(({ diskId }) => ({ diskId, crypto: encryptWith(kek) }))
@@ -99,6 +100,12 @@ for (const [transport, connect] of transports) {
     await t.throwsAsync(remote.findVirtualMachines(nothing), { code: 'VMSEAL_NOT_FOUND' })
     await t.throwsAsync(remote.createVirtualMachine(nothing as never), { code: 'VMSEAL_INVALID_ARGUMENT' })
     await t.throwsAsync(remote.removeKey(nothing as never), { code: 'VMSEAL_INVALID_ARGUMENT' })
+    for (const keys of [
+      nothing,
+      ['k'],
+      Array.from({ length: 1001 }, () => ({ keyId: 'k', providerId: 'p' })),
+    ])
+      await t.throwsAsync(remote.heldKeys(keys as never), { code: 'VMSEAL_INVALID_ARGUMENT' })
   })
 
   test(`${transport}: results are copies: changing one changes nothing at the host`, async (t) => {
@@ -120,6 +127,7 @@ for (const [transport, connect] of transports) {
     for (const request of [
       () => remote.identify(),
       () => remote.listKeys(),
+      () => remote.heldKeys([key]),
       () => remote.removeKey(key),
       () => remote.findVirtualMachines('ds1'),
       () => remote.readVirtualMachine(vm),

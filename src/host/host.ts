@@ -60,6 +60,7 @@ import {
   checkExportSpec,
   checkHostPath,
   checkKey,
+  checkKeys,
   checkPace,
   checkReconfigureSpec,
   checkRestoreSpec,
@@ -153,6 +154,13 @@ export class Host implements HostApi {
 
   listKeys(): Promise<readonly CryptoKeyId[]> {
     return this.#serve(({ keys }) => keys.list())
+  }
+
+  heldKeys(among: readonly CryptoKeyId[]): Promise<readonly CryptoKeyId[]> {
+    return this.#serve(({ keys }) => {
+      checkKeys(among, 'among')
+      return among.filter((key) => keys.get(key) !== undefined)
+    })
   }
 
   removeKey(key: CryptoKeyId): Promise<void> {

@@ -43,6 +43,12 @@ export function checkKey(key: unknown, field: string): asserts key is CryptoKeyI
   requireThat(isKeyId(key), field, 'a key id with its provider id')
 }
 
+export function checkKeys(keys: unknown, field: string): asserts keys is readonly CryptoKeyId[] {
+  const all = list(keys, field)
+  requireThat(all.length <= 1000, field, 'at most 1000 keys')
+  for (const [index, key] of all.entries()) checkKey(key, `${field}[${index}]`)
+}
+
 export function checkSealedKey(key: unknown): asserts key is SealedKey {
   checkKey(key, 'key')
   const { hostId, nonce, expiresAt, sealed } = key as unknown as Record<string, unknown>

@@ -445,6 +445,8 @@ export interface HostApi {
    */
   installKey(key: SealedKey): Promise<void>
   listKeys(): Promise<readonly CryptoKeyId[]>
+  /** Those of up to 1000 keys that the host has: the whole list may be long. */
+  heldKeys(among: readonly CryptoKeyId[]): Promise<readonly CryptoKeyId[]>
   removeKey(key: CryptoKeyId): Promise<void>
 
   createVirtualMachine(spec: CreateSpec, work?: Work): Promise<VmConfig>

@@ -117,6 +117,7 @@ export const hostMethods: Readonly<Record<HostMethodName, HostMethod>> = {
   disableCrypto: { values: 0, kind: 'change', result: nothing },
   installKey: { values: 1, kind: 'change', result: nothing },
   listKeys: { values: 0, kind: 'read', result: listOf(keyId) },
+  heldKeys: { values: 1, kind: 'read', result: listOf(keyId, 1000) },
   removeKey: { values: 1, kind: 'change', result: nothing },
   createVirtualMachine: { values: 1, kind: 'change', long: true, result: vmConfig },
   reconfigureVirtualMachine: { values: 2, kind: 'change', long: true, result: vmConfig },

@@ -17,10 +17,14 @@ export interface HeldKeys {
   readonly keys: readonly CryptoKeyId[]
 }
 
-/** What each host holds that answers now, and the names of those that do not: nobody knows what they hold. */
+/**
+ * What each host holds that answers now, all or `among` some keys, and the names of those that do not: nobody knows what they
+ * hold.
+ */
 export async function heldByHosts(
   hosts: Store['hosts'],
   connections: HostConnections,
+  among?: readonly CryptoKeyId[],
 ): Promise<{ held: HeldKeys[]; silent: string[] }> {
   const held: HeldKeys[] = []
   const silent: string[] = []
@@ -29,7 +33,8 @@ export async function heldByHosts(
       const host = connections.get(id)
       if (!host) return void silent.push(name)
       try {
-        held.push({ host, keys: await host.call((api) => api.listKeys()) })
+        const keys = await host.call((api) => (among ? api.heldKeys(among) : api.listKeys()))
+        held.push({ host, keys })
       } catch (error) {
         if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) throw error
         silent.push(name)
@@ -49,15 +54,18 @@ export async function takeUnusedFromHosts(
   for (const key of withoutKeys(keys, []))
     if ((await store.virtualMachines.partsOfKey(key)).length === 0) unused.push(key)
   if (unused.length === 0) return
-  const { held } = await heldByHosts(store.hosts, connections)
-  for (const { host, keys: onHost } of held)
-    for (const key of unused.filter((one) => onHost.some((other) => sameKey(other, one))))
-      try {
-        await host.call((api) => api.removeKey(key))
-        await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
-      } catch (error) {
-        tolerateKnown(error)
-      }
+  const { held } = await heldByHosts(store.hosts, connections, unused)
+  await Promise.all(
+    held.map(async ({ host, keys: onHost }) => {
+      for (const key of onHost)
+        try {
+          await host.call((api) => api.removeKey(key))
+          await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
+        } catch (error) {
+          tolerateKnown(error)
+        }
+    }),
+  )
 }
 
 export async function useOf(
