@@ -4,14 +4,9 @@ import { native } from '../native/load.js'
 import type { KeyHandle, KmipConnection } from '../native/load.js'
 import { nameValue } from './attributes.js'
 import type { Attribute, AttributeValue } from './attributes.js'
-import { settleBatch } from './batch.js'
 import type { BatchRequest, BatchResults } from './batch.js'
 import { askInBulk } from './bulk.js'
 import type { Settled } from './bulk.js'
-import type { KmipCredential } from './credential.js'
-import { decodeResponse, encodeRequest } from './messages.js'
-import type { RequestHeader, RequestMessage, ResponseMessage } from './messages.js'
-import { commonVersion, discoveredVersions, discoveryRequest } from './negotiation.js'
 import type {
   CreateOptions,
   GetOptions,
@@ -21,17 +16,15 @@ import type {
   ReKeyOptions,
   WrapOptions,
 } from './client-options.js'
+import { Conversation, checkVersions } from './conversation.js'
 import type { CheckedUse } from './operations/check.js'
 import type { PlainKey, WrappedKey } from './operations/get.js'
 import type { KeyWrapping } from './operations/key-wrapping.js'
 import type { QueryFunction, QueryResponse } from './operations/query.js'
 import type { RevocationReasonCode } from './operations/revoke.js'
-import type { OperationName, RequestOf, ResponseOf } from './operations/table.js'
-import { decodeTtlv, encodeTtlv } from './ttlv/codec.js'
 import { cryptographicUsage } from './ttlv/enumerations.js'
 import type { EnumerationSymbol } from './ttlv/enumerations.js'
-import { attachKeys, collectKeys } from './ttlv/keys.js'
-import { defaultVersions, isSince, versionNumber } from './version.js'
+import { isSince } from './version.js'
 import type { ProtocolVersion, VersionNumber } from './version.js'
 import type { AttributeInstance } from './wire/attributes.js'
 
@@ -51,10 +44,7 @@ export type {
  * like when the connection fails: it is closed then. Calls may overlap; their messages go one after another.
  */
 export class KmipClient {
-  readonly #connection: KmipConnection
-  readonly #credential: KmipCredential | undefined
-  #version: ProtocolVersion = '1.0'
-  #last: Promise<unknown> = Promise.resolve()
+  readonly #conversation: Conversation
 
   /** Connects and agrees on the version. */
   static async connect(options: KmipClientOptions): Promise<KmipClient> {
@@ -70,9 +60,9 @@ export class KmipClient {
     options: Pick<KmipClientOptions, 'protocolVersions' | 'credential'> = {},
   ): Promise<KmipClient> {
     const wanted = checkVersions(options.protocolVersions)
-    const client = new KmipClient(connection, options.credential)
+    const client = new KmipClient(new Conversation(connection, options.credential))
     try {
-      await client.#negotiate(wanted)
+      await client.#conversation.negotiate(wanted)
       return client
     } catch (error) {
       connection.close()
@@ -80,35 +70,33 @@ export class KmipClient {
     }
   }
 
-  private constructor(connection: KmipConnection, credential: KmipCredential | undefined) {
-    this.#connection = connection
-    this.#credential = credential
+  private constructor(conversation: Conversation) {
+    this.#conversation = conversation
   }
 
   /** The version of all messages on this connection. */
   get version(): ProtocolVersion {
-    return this.#version
+    return this.#conversation.version
   }
 
   get closed(): boolean {
-    return this.#connection.closed
+    return this.#conversation.closed
   }
 
   /** Closes the connection; calls under way may reject. Idempotent. */
   close(): void {
-    this.#connection.close()
+    this.#conversation.close()
   }
 
   /** The versions that the server speaks, in its order of preference. Empty when it does not know the operation. */
-  async discoverVersions(): Promise<readonly VersionNumber[]> {
-    const answer = await this.#exchange(discoveryRequest([], [this.#version], this.#credential))
-    return discoveredVersions(answer)?.versions ?? []
+  discoverVersions(): Promise<readonly VersionNumber[]> {
+    return this.#conversation.discoverVersions()
   }
 
   query(
     functions: readonly QueryFunction[] = ['QueryOperations', 'QueryObjects', 'QueryServerInformation'],
   ): Promise<QueryResponse> {
-    return this.#call('Query', { functions })
+    return this.#conversation.call('Query', { functions })
   }
 
   /** Makes a symmetric key at the server. */
@@ -116,7 +104,7 @@ export class KmipClient {
     const { algorithm = 'AES', length = 256, attributes = [] } = options
     const usageMask = options.usageMask ?? cryptographicUsage.Encrypt | cryptographicUsage.Decrypt
     // In the order in which vCenter sends them.
-    const response = await this.#call('Create', {
+    const response = await this.#conversation.call('Create', {
       objectType: 'SymmetricKey',
       attributes: [
         { name: 'Cryptographic Algorithm', value: algorithm },
@@ -136,7 +124,7 @@ export class KmipClient {
     const { algorithm = 'AES', attributes = [] } = options
     const usageMask = options.usageMask ?? cryptographicUsage.Encrypt | cryptographicUsage.Decrypt
     const length = key.length * 8
-    const response = await this.#call('Register', {
+    const response = await this.#conversation.call('Register', {
       key,
       algorithm,
       length,
@@ -152,12 +140,12 @@ export class KmipClient {
 
   /** Makes a key in the place of another, which takes over its name. */
   async reKey(id: string, options: ReKeyOptions = {}): Promise<{ readonly id: string }> {
-    return { id: (await this.#call('ReKey', { id, ...options })).id }
+    return { id: (await this.#conversation.call('ReKey', { id, ...options })).id }
   }
 
   /** The key itself, in locked memory; the caller disposes of it. */
   async get(id: string, options: GetOptions = {}): Promise<ManagedKey> {
-    if (!options.state) return plain(await this.#call('Get', { id }))
+    if (!options.state) return plain(await this.#conversation.call('Get', { id }))
     const [key, attributes] = await this.batch([
       { operation: 'Get', request: { id } },
       { operation: 'GetAttributes', request: { id, names: ['State'] } },
@@ -192,11 +180,11 @@ export class KmipClient {
     const wrapping: KeyWrapping = {
       method: 'Encrypt',
       ...(options.paddingMethod === undefined ? { blockCipherMode: 'NISTKeyWrap' } : {}),
-      ...(isSince(this.#version, '1.1') ? { encodingOption: 'NoEncoding' } : {}),
+      ...(isSince(this.version, '1.1') ? { encodingOption: 'NoEncoding' } : {}),
       ...options,
       wrappingKeyId,
     }
-    const answer = await this.#call('Get', { id, wrapping })
+    const answer = await this.#conversation.call('Get', { id, wrapping })
     if (!answer.key) return answer
     answer.key.dispose()
     throw new VmsealError(
@@ -207,17 +195,17 @@ export class KmipClient {
 
   /** Without names: all that the server shows. A name that the key lacks is left out. */
   async getAttributes(id: string, names: readonly string[] = []): Promise<readonly Attribute[]> {
-    return (await this.#call('GetAttributes', { id, names })).attributes
+    return (await this.#conversation.call('GetAttributes', { id, names })).attributes
   }
 
   /** The names of the attributes that the object has. */
   async getAttributeList(id: string): Promise<readonly string[]> {
-    return (await this.#call('GetAttributeList', { id })).names
+    return (await this.#conversation.call('GetAttributeList', { id })).names
   }
 
   /** Resolves with the attribute as the server has it: in 1.x with its index. */
   async addAttribute(id: string, attribute: Attribute): Promise<Attribute> {
-    return (await this.#call('AddAttribute', { id, attribute })).attribute ?? attribute
+    return (await this.#conversation.call('AddAttribute', { id, attribute })).attribute ?? attribute
   }
 
   /**
@@ -225,17 +213,21 @@ export class KmipClient {
    * `attribute`, 2.x the one whose value is `current`.
    */
   async modifyAttribute(id: string, attribute: Attribute, current?: AttributeValue): Promise<void> {
-    await this.#call('ModifyAttribute', { id, attribute, ...(current === undefined ? {} : { current }) })
+    await this.#conversation.call('ModifyAttribute', {
+      id,
+      attribute,
+      ...(current === undefined ? {} : { current }),
+    })
   }
 
   /** Of several instances 1.x takes the one with this index, 2.x the one with this value, and all without. */
   async deleteAttribute(id: string, instance: AttributeInstance): Promise<void> {
-    await this.#call('DeleteAttribute', { id, ...instance })
+    await this.#conversation.call('DeleteAttribute', { id, ...instance })
   }
 
   /** Since 2.0: adds the one instance of an attribute, or gives it another value. */
   async setAttribute(id: string, attribute: Attribute): Promise<void> {
-    await this.#call('SetAttribute', { id, attribute })
+    await this.#conversation.call('SetAttribute', { id, attribute })
   }
 
   /** Since 2.0: adds to a number, takes from it, or turns a truth value round. */
@@ -245,7 +237,12 @@ export class KmipClient {
     type: EnumerationSymbol<'AdjustmentType'>,
     value?: number,
   ): Promise<void> {
-    await this.#call('AdjustAttribute', { id, name, type, ...(value === undefined ? {} : { value }) })
+    await this.#conversation.call('AdjustAttribute', {
+      id,
+      name,
+      type,
+      ...(value === undefined ? {} : { value }),
+    })
   }
 
   /** In one message. The first refusal rejects; those before it were added. */
@@ -263,7 +260,7 @@ export class KmipClient {
   }
 
   async activate(id: string): Promise<void> {
-    await this.#call('Activate', { id })
+    await this.#conversation.call('Activate', { id })
   }
 
   /** The ids of the objects that match all filters. */
@@ -273,12 +270,12 @@ export class KmipClient {
     if (name !== undefined) wanted.push({ name: 'Name', value: nameValue(name) })
     if (state !== undefined) wanted.push({ name: 'State', value: state })
     if (objectType !== undefined) wanted.push({ name: 'Object Type', value: objectType })
-    return (await this.#call('Locate', { ...limits, attributes: wanted })).ids
+    return (await this.#conversation.call('Locate', { ...limits, attributes: wanted })).ids
   }
 
   /** KeyCompromise and CACompromise make the key Compromised, every other reason Deactivated. */
   async revoke(id: string, reason: RevocationReasonCode = 'Unspecified', message?: string): Promise<void> {
-    await this.#call('Revoke', {
+    await this.#conversation.call('Revoke', {
       id,
       reason,
       ...(message === undefined ? {} : { message }),
@@ -289,56 +286,33 @@ export class KmipClient {
   }
 
   async destroy(id: string): Promise<void> {
-    await this.#call('Destroy', { id })
+    await this.#conversation.call('Destroy', { id })
   }
 
   /** What of this use the object does not allow; nothing when it allows it all. */
   async check(id: string, use: CheckedUse): Promise<CheckedUse> {
-    const { id: _, ...refused } = await this.#call('Check', { id, ...use })
+    const { id: _, ...refused } = await this.#conversation.call('Check', { id, ...use })
     return refused
   }
 
   /** Moves the object off-line: it cannot be used until it is recovered. */
   async archive(id: string): Promise<void> {
-    await this.#call('Archive', { id })
+    await this.#conversation.call('Archive', { id })
   }
 
   async recover(id: string): Promise<void> {
-    await this.#call('Recover', { id })
+    await this.#conversation.call('Recover', { id })
   }
 
   /** Several operations in one message; the server works on all of them whatever fails. One result for each, in order. */
   batch<const Requests extends readonly BatchRequest[]>(requests: Requests): Promise<BatchResults<Requests>> {
-    return this.#batch(requests, 'Continue')
-  }
-
-  async #call<O extends OperationName>(operation: O, request: RequestOf<O>): Promise<ResponseOf<O>> {
-    const [result] = await this.#batch([{ operation, request } as BatchRequest], 'Stop')
-    if (result.status === 'rejected') throw result.reason
-    return result.value as ResponseOf<O>
-  }
-
-  async #batch<const Requests extends readonly BatchRequest[]>(
-    requests: Requests,
-    continuation: 'Stop' | 'Continue',
-  ): Promise<BatchResults<Requests>> {
-    return this.#settle(requests, continuation === 'Continue' ? { batchErrorContinuation: continuation } : {})
+    return this.#conversation.batch(requests, { batchErrorContinuation: 'Continue' })
   }
 
   /** The server is told what fits, so that it refuses an answer before the connection does. */
   #getAll(ids: readonly string[]) {
     const requests = ids.map((id) => ({ operation: 'Get' as const, request: { id } }))
-    return this.#settle(requests, { batchErrorContinuation: 'Continue', maximumResponseSize })
-  }
-
-  #settle<const Requests extends readonly BatchRequest[]>(
-    requests: Requests,
-    rest: Omit<RequestHeader, 'version' | 'credential'>,
-  ): Promise<BatchResults<Requests>> {
-    const credential = this.#credential === undefined ? {} : { credential: this.#credential }
-    return settleBatch(requests, { version: this.#version, ...credential, ...rest }, (message) =>
-      this.#exchange(message),
-    )
+    return this.#conversation.batch(requests, { batchErrorContinuation: 'Continue', maximumResponseSize })
   }
 
   async #addEach(
@@ -351,37 +325,14 @@ export class KmipClient {
       operation: 'AddAttribute' as const,
       request: { id, attribute },
     }))
-    const results = await this.#batch(requests, continuation)
+    const rest = continuation === 'Continue' ? { batchErrorContinuation: continuation } : {}
+    const results = await this.#conversation.batch(requests, rest)
     return results.flatMap((result) => (result.status === 'rejected' ? [result.reason as VmsealError] : []))
-  }
-
-  async #negotiate(wanted: readonly ProtocolVersion[]): Promise<void> {
-    const [only, ...others] = wanted
-    if (only && others.length === 0) this.#version = only
-    else {
-      const preferred = wanted.toSorted().toReversed().map(versionNumber)
-      const question = discoveryRequest(preferred, wanted, this.#credential)
-      this.#version = commonVersion(await this.#exchange(question), wanted)
-    }
-  }
-
-  /** Sends a message when the ones before it are answered. */
-  #exchange(message: RequestMessage): Promise<ResponseMessage> {
-    const request = encodeRequest(message)
-    const bytes = encodeTtlv(request)
-    const sent = this.#last.then(() => this.#connection.request(bytes, collectKeys(request)))
-    this.#last = sent.catch(() => undefined)
-    return sent.then(({ message: answer, keys }) => readAnswer(answer, keys))
   }
 }
 
 /** What the native channel takes unless it is told otherwise. */
 const maximumResponseSize = 1024 * 1024
-
-function checkVersions(wanted: readonly ProtocolVersion[] = defaultVersions): readonly ProtocolVersion[] {
-  if (wanted.length > 0) return wanted
-  throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'protocolVersions names no version')
-}
 
 /** A key that was not asked to be wrapped. */
 function plain(answer: PlainKey | WrappedKey): PlainKey {
@@ -395,14 +346,5 @@ function plainResult(result: Settled<PlainKey | WrappedKey>): Settled<PlainKey> 
     return { status: 'fulfilled', value: plain(result.value) }
   } catch (reason) {
     return { status: 'rejected', reason }
-  }
-}
-
-function readAnswer(answer: Buffer, keys: readonly KeyHandle[]): ResponseMessage {
-  try {
-    return decodeResponse(attachKeys(decodeTtlv(answer), keys))
-  } catch (error) {
-    for (const key of keys) key.dispose()
-    throw error
   }
 }
