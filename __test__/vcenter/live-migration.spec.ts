@@ -118,7 +118,7 @@ test('J4: InvalidPowerState: a VM that is off, locked or without a host to go to
   for (const host of site.hosts) await host.removeKey(homeKey!)
   await site.kms.stop()
   t.is((await vm.reload()).cryptoState, 'locked')
-  await t.throwsAsync(vm.liveMigrate(options).done, { code: 'VMSEAL_INVALID_POWER_STATE' })
+  await t.throwsAsync(vm.liveMigrate(options).done, { code: 'VMSEAL_ENCRYPTION_KEY_REQUIRED' })
 })
 
 test('J4, J6: EncryptionKeyRequired: a host that cannot be given the key does not get the VM, which runs on', async (t) => {

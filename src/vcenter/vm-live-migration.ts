@@ -14,6 +14,7 @@ import { refuseCancelled, type TaskContext } from './task.js'
 import { endMigration } from './vm-migration-outcome.js'
 import { giveKeys } from './vm-migration.js'
 import { keysOf, referenceOf } from './vm-record.js'
+import { VmUnlocking } from './vm-unlocking.js'
 
 export interface LiveMigrateOptions {
   /** Name of a host of the VM's cluster that has its datastore. */
@@ -44,6 +45,13 @@ export class VmLiveMigration {
     if (keysOf(vm).length > 0) await access.require('Cryptographer.Migrate', { type: 'vm', id: vm.id })
     const source = await this.#source(vm)
     const seen = await inventory.read(vm, source)
+    if (seen.config.powerState === 'poweredOff')
+      await new VmUnlocking(this.#services).refuseLocked(
+        'VirtualMachine.liveMigrate',
+        vm,
+        source,
+        context.step,
+      )
     requireOn(seen.config, source)
     if (source === target) {
       context.step({ actor: 'vcenter', action: 'nothing to change' })

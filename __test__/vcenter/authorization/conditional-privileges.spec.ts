@@ -18,6 +18,7 @@ const none = { home: plain, disks: plain }
 const place = { cluster: 'prod', datastore: 'ds1' }
 /** A host that is not in encryption mode. */
 const off = { host: 'esx-off' }
+const live = { ...off, memory: '/dev/null', memoryTarget: '/dev/null' }
 const on = (name: string, act: (vm: VirtualMachine) => Promise<unknown>): Act => {
   return async (session) => act(await session.virtualMachines.get(name))
 }
@@ -74,6 +75,10 @@ const cases: Readonly<Record<string, Partial<Record<Privilege, Act>>>> = {
   'VirtualMachine.migrate': {
     'Cryptographer.Migrate': on('sealed', (vm) => vm.migrate(off).done),
     'Cryptographer.RegisterHost': on('sealed', (vm) => vm.migrate(off).done),
+  },
+  'VirtualMachine.liveMigrate': {
+    'Cryptographer.Migrate': on('running', (vm) => vm.liveMigrate(live).done),
+    'Cryptographer.RegisterHost': on('running', (vm) => vm.liveMigrate(live).done),
   },
   'VirtualMachine.clone': {
     'VirtualMachine.Inventory.CreateFromExisting': on('plain', (vm) => vm.clone({ name: 'new' }).done),
@@ -202,9 +207,11 @@ async function prepared(t: ExecutionContext): Promise<Site> {
     ['encrypting', encryption],
     ['decrypting', encryption],
     ['recrypting', encryption],
+    ['running', encryption],
   ] as const)
     await maker.virtualMachines.create({ ...place, name, policy, disks, host: 'esx-1' })
   for (const name of ['sealed', 'old']) await (await vcenter.virtualMachines.get(name)).detachDisk('scsi0:1')
+  await (await vcenter.virtualMachines.get('running')).powerOn()
   const old = await vcenter.virtualMachines.get('old')
   const { homeKey } = await old.info()
   await old.unregister()
