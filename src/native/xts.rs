@@ -148,7 +148,7 @@ impl XtsHandle {
                 guard(|| operation(&xts, piece, first))
             };
             thread::sleep(pause_before(bytes.len()));
-            let threads = threads_for(bytes.len(), rayon::current_num_threads());
+            let threads = rayon::current_num_threads();
             let pieces = Mutex::new(bytes.chunks_mut(piece_bytes).enumerate());
             let next = || pieces.lock().unwrap_or_else(PoisonError::into_inner).next();
             (0..threads).into_par_iter().try_for_each(|_| {
@@ -167,12 +167,6 @@ impl XtsHandle {
 /// that the work takes.
 fn pause_before(bytes: usize) -> Duration {
     if bytes > LONG { Duration::from_millis((bytes >> 27).min(8) as u64) } else { Duration::ZERO }
-}
-
-/// How many threads of the pool work on a buffer of so many bytes. Where V8 collects garbage it is left a core to the end: on
-/// a machine with other work the pause may not be enough. What is so long comes from memory, which the others nearly use up.
-fn threads_for(bytes: usize, pool: usize) -> usize {
-    if bytes > LONG { pool.saturating_sub(1).max(1) } else { pool }
 }
 
 /// Bytes that a thread takes at a time. While they stay in the caches, 64 KiB to 1 MiB are equally fast (two cores, buffers
