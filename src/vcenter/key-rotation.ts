@@ -3,7 +3,7 @@ import { VmsealError, isVmsealError } from '../errors.js'
 import type { KeyRotationRecord, KeyRotationTable } from '../store/store.js'
 import { runAsSystem } from './authorization/access.js'
 import { notFound } from './names.js'
-import type { RekeyOptions, RekeyResult } from './provider-rekey.js'
+import { checkRateLimit, type RekeyOptions, type RekeyResult } from './provider-rekey.js'
 
 export interface RotationSpec {
   /** Whole days from one rotation to the next, 1 to 3650. */
@@ -62,11 +62,7 @@ export class KeyRotation {
     const { everyDays, rateLimit } = spec ?? {}
     if (!Number.isInteger(everyDays) || everyDays < 1 || everyDays > 3650)
       throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'everyDays is a whole number of days, 1 to 3650')
-    if (rateLimit !== undefined && !(typeof rateLimit === 'number' && rateLimit > 0 && rateLimit <= 100_000))
-      throw new VmsealError(
-        'VMSEAL_INVALID_ARGUMENT',
-        'rateLimit is a number of virtual machines a minute, above 0 and up to 100000',
-      )
+    checkRateLimit(rateLimit)
     const now = this.#options.clock()
     const last = spec.lastAt === undefined ? now : new Date(spec.lastAt)
     if (Number.isNaN(last.getTime()) || last > now)

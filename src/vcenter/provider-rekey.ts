@@ -202,13 +202,18 @@ function checkOptions(options: RekeyOptions): RekeyOptions {
   for (const id of newProvider === undefined ? [provider] : [provider, newProvider])
     if (typeof id !== 'string' || id === '')
       throw new VmsealError('VMSEAL_INVALID_ARGUMENT', 'provider and newProvider are ids of key providers')
+  checkRateLimit(rateLimit)
+  return options
+}
+
+/** VMSEAL_INVALID_ARGUMENT unless absent or virtual machines a minute. */
+export function checkRateLimit(rateLimit: number | undefined): void {
   const inRange = typeof rateLimit === 'number' && rateLimit > 0 && rateLimit <= rateLimitMost
   if (rateLimit !== undefined && !inRange)
     throw new VmsealError(
       'VMSEAL_INVALID_ARGUMENT',
       `rateLimit is a number of virtual machines a minute, above 0 and up to ${rateLimitMost}`,
     )
-  return options
 }
 
 /** The parts of a VM that are under a provider's keys; undefined: none. */
