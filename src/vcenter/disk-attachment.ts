@@ -4,7 +4,7 @@ import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type { AttachDisk, DiskDescription, VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import type { HostConnection } from './host-connections.js'
-import { sameKey } from './key-distribution.js'
+import { heldOn } from './key-distribution.js'
 import { refuseMismatch } from './policy-plan.js'
 import type { Services } from './services.js'
 import { plainPolicyName, type StoragePolicy } from './storage-policies.js'
@@ -42,9 +42,8 @@ export async function planDiskAttachment(
   if (!found.key) return { disk, policy }
   const vm = { type: 'vm', id: record.id } as const
   await services.access.require('Cryptographer.AddDisk', vm)
-  const held = await host.call((api) => api.listKeys())
   const keys = [found.key, ...(found.formerKeys ?? [])]
-  const present = keys.find((key) => held.some((other) => sameKey(other, key)))
+  const [present] = await heldOn(host, keys)
   // Its key has to be fetched.
   if (!present) await services.access.require('Cryptographer.RegisterVM', vm)
   return { disk, policy, key: present ?? found.key }

@@ -11,6 +11,7 @@ import type { HostCertificates } from './host-certificates.js'
 import { HostConnection } from './host-connections.js'
 import { synchroniseHost, type HostSync } from './host-sync.js'
 import { withoutKeys } from './key-distribution.js'
+import { takeFromHost } from './key-provider/key-use.js'
 import type { Services } from './services.js'
 
 const lookEveryMs = 5000
@@ -137,8 +138,7 @@ export class HostLink {
     const used = await store.virtualMachines.usedKeys()
     for (const key of withoutKeys(present, used)) {
       if (!tasks.isIdle) return
-      await connection.call((api) => api.removeKey(key))
-      await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: connection.name })
+      await takeFromHost(connection, key, events)
     }
     this.#mayHoldUnused = false
   }

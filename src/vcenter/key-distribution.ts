@@ -12,6 +12,8 @@ import type { TaskStep } from './task.js'
 
 /** Keys of one `pushMany` that are on their way to the host at the same moment. */
 const sentAtOnce = 16
+/** Keys that a host is asked about in one message. */
+const mostAsked = 1000
 
 export interface KeyPush {
   readonly key: CryptoKeyId
@@ -88,7 +90,7 @@ export class KeyDistribution {
   /** Makes sure that one host has all of `keys`. VMSEAL_ENCRYPTION_KEY_REQUIRED or the reason why not. */
   async ensure(keys: readonly CryptoKeyId[], host: HostConnection, step: Reporter = ignore): Promise<void> {
     if (keys.length === 0) return
-    const present = await host.call((api) => api.listKeys())
+    const present = await heldOn(host, keys)
     const [failure] = (await this.pushMany(withoutKeys(keys, present), host, step)).failed
     if (failure) throw failure.error
   }
@@ -287,6 +289,16 @@ export function tolerateKnown(error: unknown): void {
 
 export function sameKey(a: CryptoKeyId | null | undefined, b: CryptoKeyId | null | undefined): boolean {
   return a?.keyId === b?.keyId && a?.providerId === b?.providerId
+}
+
+/** Those of `keys` that the host has, in their order. The list of all that it has may be thousands. */
+export async function heldOn(host: HostConnection, keys: readonly CryptoKeyId[]): Promise<CryptoKeyId[]> {
+  const held: CryptoKeyId[] = []
+  for (let from = 0; from < keys.length; from += mostAsked) {
+    const some = keys.slice(from, from + mostAsked)
+    held.push(...(await host.call((api) => api.heldKeys(some))))
+  }
+  return held
 }
 
 /** `keys` less those of `present`, each once. */

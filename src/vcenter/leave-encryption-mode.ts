@@ -4,6 +4,7 @@ import type { TaskRecord } from '../store/store.js'
 import type { HostConnection } from './host-connections.js'
 import { tolerateKnown } from './key-distribution.js'
 import { synchroniseHost } from './host-sync.js'
+import { takeFromHost } from './key-provider/key-use.js'
 import type { Services } from './services.js'
 import { keysOf } from './vm-record.js'
 
@@ -34,10 +35,7 @@ export async function leaveEncryptionMode(services: Services, host: HostConnecti
         const keys = await host.call((api) => api.listKeys())
         if (turn > 0 && keys.length === 0) break
         taken += keys.length
-        for (const key of keys) {
-          await host.call((api) => api.removeKey(key))
-          await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
-        }
+        for (const key of keys) await takeFromHost(host, key, events)
         // What began on one of its own VMs in between has either ended, is a task still, or finds no key.
         await requireNoEncryptedVm(services, host)
       }

@@ -4,7 +4,7 @@ import type { VmConfig } from '../rpc/host-api.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
-import { withoutKeys } from './key-distribution.js'
+import { heldOn, withoutKeys } from './key-distribution.js'
 import type { Services } from './services.js'
 import { refuseCancelled, type TaskContext } from './task.js'
 import { keysOf } from './vm-record.js'
@@ -92,8 +92,8 @@ export async function giveKeys(
 ): Promise<VmConfig> {
   const { distribution, hostEncryption, inventory } = services
   await hostEncryption.ensureSafe(host)
-  const present = await host.call((api) => api.listKeys())
-  const { failed } = await distribution.pushMany(withoutKeys(keysOf(record), present), host, step)
+  const keys = withoutKeys(keysOf(record), [])
+  const { failed } = await distribution.pushMany(withoutKeys(keys, await heldOn(host, keys)), host, step)
   const { config } = await inventory.read(record, host)
   // One key of each part is enough: a former key that is gone holds nothing up.
   if (config.missingKeys.length === 0) return config

@@ -3,7 +3,7 @@ import { isVmsealError, type CryptoKeyId } from '../../errors.js'
 import type { Store } from '../../store/store.js'
 import type { HostConnection, HostConnections } from '../host-connections.js'
 import type { EventLog } from '../events.js'
-import { sameKey, tolerateKnown, withoutKeys } from '../key-distribution.js'
+import { heldOn, sameKey, tolerateKnown, withoutKeys } from '../key-distribution.js'
 
 export interface KeyUse {
   /** Names of the VMs whose home or a disk is wrapped with it. */
@@ -33,7 +33,7 @@ export async function heldByHosts(
       const host = connections.get(id)
       if (!host) return void silent.push(name)
       try {
-        const keys = await host.call((api) => (among ? api.heldKeys(among) : api.listKeys()))
+        const keys = among ? await heldOn(host, among) : await host.call((api) => api.listKeys())
         held.push({ host, keys })
       } catch (error) {
         if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE')) throw error
@@ -57,15 +57,15 @@ export async function takeUnusedFromHosts(
   const { held } = await heldByHosts(store.hosts, connections, unused)
   await Promise.all(
     held.map(async ({ host, keys: onHost }) => {
-      for (const key of onHost)
-        try {
-          await host.call((api) => api.removeKey(key))
-          await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
-        } catch (error) {
-          tolerateKnown(error)
-        }
+      for (const key of onHost) await takeFromHost(host, key, events).catch(tolerateKnown)
     }),
   )
+}
+
+/** Wipes a key on a host, and says so. */
+export async function takeFromHost(host: HostConnection, key: CryptoKeyId, events: EventLog): Promise<void> {
+  await host.call((api) => api.removeKey(key))
+  await events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
 }
 
 export async function useOf(

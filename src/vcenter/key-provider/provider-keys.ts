@@ -9,7 +9,7 @@ import type { HostConnections } from '../host-connections.js'
 import { sameKey, withoutKeys } from '../key-distribution.js'
 import type { KeyProvider } from '../key-provider.js'
 import type { VmInventory } from '../vm-inventory.js'
-import { heldByHosts, useOf, type HeldKeys, type KeyUse } from './key-use.js'
+import { heldByHosts, takeFromHost, useOf, type HeldKeys, type KeyUse } from './key-use.js'
 import { usageOf, type KeyUsage } from './key-usage.js'
 import { UnusedKeys, type UnusedKey } from './unused-keys.js'
 
@@ -200,8 +200,7 @@ export class ProviderKeys {
     const taken: string[] = []
     for (const { host, keys } of held) {
       if (!keys.some((other) => sameKey(other, key))) continue
-      await host.call((api) => api.removeKey(key))
-      await this.#services.events.append('vmseal.host.crypto.KeyRemoved', { ...key, host: host.name })
+      await takeFromHost(host, key, this.#services.events)
       taken.push(host.name)
     }
     return taken
