@@ -1,4 +1,7 @@
 /** Row F5: while a host leaves encryption mode no VM comes to it, and one that is on its way keeps it in. */
+import { randomBytes } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Host } from '../../src/index.js'
 import { encryption, openSite, type Site } from './site.js'
@@ -38,6 +41,8 @@ test('F5: a VM that is made while a host leaves encryption mode goes to another 
   const site = await openSite(t, { hosts: ['esx-2'] })
   const { vcenter } = site
   const moving = await vcenter.virtualMachines.create({ ...place, name: 'old' })
+  const running = await vcenter.virtualMachines.create({ ...place, name: 'running' })
+  await running.powerOn()
   const seen: string[] = []
   await hostThat(t, site, 'esx-1', 'removeKey', async () => {
     site.seen('Create')
@@ -46,6 +51,7 @@ test('F5: a VM that is made while a host leaves encryption mode goes to another 
       () => vcenter.virtualMachines.create(named),
       () => vcenter.virtualMachines.create({ ...named, policy: 'Datastore Default' }),
       () => moving.migrate({ host: 'esx-1' }).done,
+      () => running.liveMigrate({ host: 'esx-1', memory: '/dev/null', memoryTarget: '/dev/null' }).done,
       () => moving.clone({ name: 'copy', host: 'esx-1' }).done,
     ]
     for (const act of refusals) await t.throwsAsync(act(), { code: 'VMSEAL_INVALID_STATE', message: /esx-1/ })
@@ -74,6 +80,23 @@ test('F5: a host does not leave encryption mode while a VM is on its way to it, 
   t.like(await vm.info(), { host: 'esx-1', cryptoState: 'unlocked' })
   t.deepEqual(await host.listKeys(), [(await vm.info()).homeKey])
   t.is((await vcenter.hosts.get('esx-1')).cryptoState, 'safe')
+})
+
+test('F5: nor while a VM that runs is on its way to it', async (t) => {
+  const site = await openSite(t, { hosts: ['esx-2'] })
+  const { vcenter } = site
+  const vm = await vcenter.virtualMachines.create({ ...place, name: 'running' })
+  await vm.powerOn()
+  const memory = path.join(site.directory, 'memory')
+  await writeFile(memory, randomBytes(4096))
+  await hostThat(t, site, 'esx-1', 'prepareMigration', async () => {
+    await t.throwsAsync(vcenter.hosts.disableEncryption('esx-1'), {
+      code: 'VMSEAL_INVALID_STATE',
+      message: /VirtualMachine\.liveMigrate of running/,
+    })
+  })
+  const wish = { host: 'esx-1', memory, memoryTarget: `${memory}.in` }
+  t.like(await vm.liveMigrate(wish).done, { host: 'esx-1', powerState: 'poweredOn', cryptoState: 'unlocked' })
 })
 
 test('F5: a VM of the host that is encrypted while its keys are being taken keeps the host in, with its keys', async (t) => {

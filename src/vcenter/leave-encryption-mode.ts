@@ -18,6 +18,7 @@ const bringers: ReadonlySet<string> = new Set([
   'VirtualMachines.restore',
   'VirtualMachine.clone',
   'VirtualMachine.migrate',
+  'VirtualMachine.liveMigrate',
 ])
 
 /**

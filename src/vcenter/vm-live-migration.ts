@@ -41,7 +41,7 @@ export class VmLiveMigration {
   async migrate(vm: VmRecord, options: LiveMigrateOptions, context: TaskContext): Promise<VmRecord> {
     const { access, connections, inventory, events, hostEncryption } = this.#services
     checkOptions(options)
-    const target = connections.place(vm.clusterId, vm.datastore, { name: options.host })
+    const target = connections.placeNew(vm.clusterId, vm.datastore, { name: options.host })
     if (keysOf(vm).length > 0) await access.require('Cryptographer.Migrate', { type: 'vm', id: vm.id })
     const source = await this.#source(vm)
     const seen = await inventory.read(vm, source)
