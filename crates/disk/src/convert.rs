@@ -8,10 +8,11 @@ use crate::descriptor::{Descriptor, Holes};
 use crate::error::{Error, Result};
 use crate::image::{Image, ImageFormat};
 use crate::open::plain_source;
-use crate::pipeline::{Job, Transform};
+use crate::pipeline::Job;
 use crate::seal::{self, SealSpec};
 use crate::source::Source;
 use crate::target::Target;
+use crate::transform::Transform;
 
 /// What a finished conversion did.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -9,9 +9,10 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::open::refuse_sealed;
-use crate::pipeline::{CHUNK, Transform};
+use crate::pipeline::CHUNK;
 use crate::qemu_img::QemuImg;
 use crate::target::{Target, check_free_space};
+use crate::transform::Transform;
 
 /// Copies `source` into a new plain disk with the id `disk_id` at `target` (`….vmdk`). Raw images and flat VMDKs are copied
 /// here, holes kept; other formats go through `qemu-img`, or fail with [`Error::QemuImgRequired`] when it is not on PATH.

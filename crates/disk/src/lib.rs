@@ -56,6 +56,7 @@ mod rewrap;
 mod seal;
 mod source;
 mod target;
+mod transform;
 pub mod uuid;
 mod verbatim;
 

@@ -11,9 +11,10 @@ use crate::control::Control;
 use crate::descriptor::{Descriptor, Holes, IO_FILTER, SealState, Sealed};
 use crate::error::{Error, Result};
 use crate::in_place::refuse_in_conversion;
-use crate::pipeline::{CHUNK, decrypt, refuse_when_wiped};
+use crate::pipeline::CHUNK;
 use crate::seal::{self, Binding};
 use crate::source::Source;
+use crate::transform::{decrypt, refuse_when_wiped};
 
 /// A disk open for reading, sealed or plain. All checks were made when it was opened. Reads may run in parallel.
 #[derive(Debug)]

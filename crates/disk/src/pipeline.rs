@@ -17,14 +17,13 @@ use std::thread;
 
 use rustix::fs::FallocateFlags;
 use vmseal_bulk::begin_write_back;
-use vmseal_xts::Xts;
 
-use crate::buffer::{Buffer, is_zero};
+use crate::buffer::Buffer;
 use crate::control::Control;
-use crate::descriptor::Holes;
 use crate::direct::Direct;
 use crate::error::{Error, Result};
 use crate::source::{Reader, Source};
+use crate::transform::Transform;
 
 /// Bytes per step: a chunk fits the second-level cache and is large enough for the kernel's copy to dominate the call.
 pub(crate) const CHUNK: usize = 1 << 20;
@@ -57,23 +56,6 @@ pub(crate) enum Way {
     Behind,
     /// Past it, as far as the file systems allow.
     Direct,
-}
-
-/// What happens to the bytes of a chunk.
-#[derive(Clone, Copy)]
-pub(crate) enum Transform<'a> {
-    Copy,
-    Encrypt(&'a Xts),
-    Decrypt(&'a Xts, Holes),
-    /// From one data key to another; the hole rule is that of the source.
-    Recrypt {
-        old: &'a Xts,
-        new: &'a Xts,
-        holes: Holes,
-    },
-    /// A fault of ours, to show that it stays inside the job.
-    #[cfg(test)]
-    Panic,
 }
 
 impl Job<'_> {
@@ -205,61 +187,6 @@ impl Job<'_> {
     }
 }
 
-impl Transform<'_> {
-    /// Transforms a chunk in place; `false` when it is all zeros and the target's hole already says so.
-    fn apply(self, chunk: &mut [u8], offset: u64) -> Result<bool> {
-        match self {
-            Self::Copy => return Ok(true),
-            #[cfg(test)]
-            Self::Panic => panic!("a fault at {offset}"),
-            Self::Encrypt(xts) => xts.encrypt(chunk, offset / u64::from(xts.sector_size()))?,
-            Self::Decrypt(xts, holes) => {
-                if !decrypt(xts, holes, chunk, offset)? {
-                    return Ok(false);
-                }
-            }
-            Self::Recrypt { old, new, holes } => {
-                if !decrypt(old, holes, chunk, offset)? {
-                    return Ok(false);
-                }
-                refuse_when_wiped()?;
-                new.encrypt(chunk, offset / u64::from(new.sector_size()))?;
-            }
-        }
-        refuse_when_wiped()?;
-        Ok(true)
-    }
-}
-
-/// Decrypts whole data units in place, obeying the rule of `holes`. `false` when nothing was ciphertext.
-pub(crate) fn decrypt(xts: &Xts, holes: Holes, data: &mut [u8], offset: u64) -> Result<bool> {
-    let unit = xts.sector_size() as usize;
-    let first = offset / unit as u64;
-    if holes == Holes::Dense {
-        xts.decrypt(data, first)?;
-        return Ok(true);
-    }
-    let units = data.len() / unit;
-    let mut any = false;
-    let mut at = 0;
-    while at < units {
-        let run = data[at * unit..].chunks_exact(unit).take_while(|unit| !is_zero(unit)).count();
-        if run == 0 {
-            at += 1;
-            continue;
-        }
-        xts.decrypt(&mut data[at * unit..(at + run) * unit], first + at as u64)?;
-        any = true;
-        at += run;
-    }
-    Ok(any)
-}
-
-/// To be asked after ciphering and before the result is used: with wiped keys the result is not what it claims to be.
-pub(crate) fn refuse_when_wiped() -> Result<()> {
-    if vmseal_secret::wiped() { Err(vmseal_secret::Error::ShuttingDown.into()) } else { Ok(()) }
-}
-
 /// Whether a disk of that many bytes would take half of the page cache or more from the rest of the host. Below that the
 /// cache is the faster way also for a cold disk: see docs/conversion-performance.md.
 fn crowds_out_the_cache(capacity: u64) -> bool {
@@ -303,6 +230,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::{Duration, SystemTime};
     use tempfile::TempDir;
+    use vmseal_xts::Xts;
 
     fn failure(folder: &TempDir, source: &Source, transform: Transform<'_>) -> (Error, Progress) {
         let target_path = folder.path().join("target");

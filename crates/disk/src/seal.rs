@@ -7,7 +7,7 @@ use vmseal_xts::Xts;
 
 use crate::descriptor::{CIPHER, Holes, SealState, Sealed};
 use crate::error::{Error, Result};
-use crate::pipeline::refuse_when_wiped;
+use crate::transform::refuse_when_wiped;
 use crate::uuid;
 
 const TYP: &str = "vmseal-dek";

@@ -13,9 +13,10 @@ use crate::control::Control;
 use crate::convert::{Outcome, finish};
 use crate::descriptor::Holes;
 use crate::error::{Error, Result};
-use crate::pipeline::{CHUNK, lock, refuse_when_wiped};
+use crate::pipeline::{CHUNK, lock};
 use crate::seal::{self, SealSpec};
 use crate::target::Target;
+use crate::transform::refuse_when_wiped;
 
 /// Copies what the guest would read of `chain` into the new disk `target`, sealed under a fresh data key with `spec`, else plain.
 /// `disk_id` is that of `spec` when there is one. Nothing may write to the chain meanwhile. No plaintext leaves memory when the

@@ -15,9 +15,9 @@ use crate::descriptor::{Access, Descriptor, ExtentKind, Holes, NO_PARENT};
 use crate::error::{Error, Result};
 use crate::in_place::refuse_in_conversion;
 use crate::open::{check_sealed, refuse_foreign};
-use crate::pipeline::refuse_when_wiped;
 use crate::seal::{self, Binding};
 use crate::source::Source;
+use crate::transform::refuse_when_wiped;
 
 /// A file of a chain as its owner names it.
 #[derive(Debug, Clone, Copy)]

@@ -29,10 +29,11 @@ use crate::in_place::file_storage::FileStorage;
 use crate::in_place::{MacKey, open_with_any, texts};
 use crate::lock::{Changes, DiskLock};
 use crate::open::{OpenDisk, open_sealed};
-use crate::pipeline::{CHUNK, Job, Transform};
+use crate::pipeline::{CHUNK, Job};
 use crate::seal::{self, Binding, KekName, SealSpec, kek_names, tweak_step};
 use crate::source::Source;
 use crate::target::{Target, flat_name};
+use crate::transform::Transform;
 use crate::uuid;
 
 pub use discard::{DiscardSource, discard_source, overwrite_file, verify_copy};

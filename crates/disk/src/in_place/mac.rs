@@ -8,7 +8,7 @@ use sha2::Sha256;
 use vmseal_secret::SecretKey;
 
 use crate::error::Result;
-use crate::pipeline::refuse_when_wiped;
+use crate::transform::refuse_when_wiped;
 
 const INFO: &[u8] = b"vmseal in-place job 1";
 const LEN: usize = 32;

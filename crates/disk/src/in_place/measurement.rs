@@ -18,8 +18,9 @@ use crate::control::Control;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Result};
 use crate::lock::Changes;
-use crate::pipeline::{CHUNK, Job, Transform, Way};
+use crate::pipeline::{CHUNK, Job, Way};
 use crate::source::Source;
+use crate::transform::Transform;
 
 /// The copy pipeline into a file that is there already and is as long as the source, with the cipher on (under a key that
 /// is thrown away) or off, past the page cache or through it. Ends without a sync.

@@ -9,8 +9,8 @@ use super::mac::MacKey;
 use crate::buffer::is_zero;
 use crate::descriptor::Holes;
 use crate::error::Result;
-use crate::pipeline::{decrypt, refuse_when_wiped};
 use crate::seal::tweak_step;
+use crate::transform::{decrypt, refuse_when_wiped};
 
 /// A hash that tells torn and damaged records; SHA-256 but for the crash model.
 pub(crate) trait Sum {

@@ -15,7 +15,7 @@ use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::in_place::above_wiped_stack;
-use crate::pipeline::refuse_when_wiped;
+use crate::transform::refuse_when_wiped;
 
 /// Work that a header may ask for altogether: about a minute of PBKDF2, some times what cryptsetup writes.
 const MAX_ITERATIONS: u64 = 200_000_000;
