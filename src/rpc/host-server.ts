@@ -5,7 +5,7 @@ import { VmsealError, isVmsealError } from '../errors.js'
 import { toErrorMessage } from './error-message.js'
 import type { HostApi } from './host-api.js'
 import { callHost, hostMethods, isHostMethod, type HostMethodName } from './host-methods.js'
-import { longestMessage, malformed, parseMessage } from './message-text.js'
+import { longestMessage, malformed, parseMessage, readBody } from './message-text.js'
 import { RequestLog, type LoggedRequest, type RequestLogLimits } from './request-log.js'
 import { listOf, object, text, type Shape } from './shapes.js'
 import { beatMs, instanceHeader, receivedHeader, rpcPath, rpcVersions, uuidPattern } from './wire.js'
@@ -60,7 +60,11 @@ export class HostServer {
     if (ofCertificate !== undefined && this.#certificate) {
       if (!rpcVersions.includes(Number(ofCertificate))) throw new VmsealError('VMSEAL_RPC_VERSION')
       if (method !== 'POST') throw malformed(`${method} is not answered here`)
-      return send(response, 200, await renew(this.#certificate, step !== undefined, await readBody(request)))
+      return send(
+        response,
+        200,
+        await renew(this.#certificate, step !== undefined, await readBody(request, longestMessage)),
+      )
     }
     const [, version, id] = /^\/vmseal\/(\d{1,4})\/requests(?:\/([0-9a-f-]{36}))?$/.exec(url) ?? []
     if (version === undefined || (id !== undefined && !uuidPattern.test(id)))
@@ -80,7 +84,7 @@ export class HostServer {
     }
     if (method !== 'POST') throw malformed(`${method} is not answered here`)
     this.#log.forget(receivedIds(request))
-    return stream(response, this.#begin(id, await readBody(request)))
+    return stream(response, this.#begin(id, await readBody(request, longestMessage)))
   }
 
   #attach(id: string, response: ServerResponse): void {
@@ -118,17 +122,6 @@ const isRequest: Shape = object({ method: isHostMethod, values: listOf(() => tru
 function receivedIds({ headers }: IncomingMessage): string[] {
   const ids = headers[receivedHeader]
   return typeof ids === 'string' ? ids.split(',').filter((id) => uuidPattern.test(id)) : []
-}
-
-async function readBody(request: IncomingMessage): Promise<Buffer> {
-  const chunks: Buffer[] = []
-  let bytes = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    bytes += chunk.length
-    if (bytes > longestMessage) throw malformed(`it is longer than ${longestMessage} bytes`)
-    chunks.push(chunk)
-  }
-  return Buffer.concat(chunks)
 }
 
 /** Lines of JSON: progress, at last the answer; an empty line from time to time shows that the host lives. */

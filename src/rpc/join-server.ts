@@ -4,7 +4,7 @@ import type { TLSSocket } from 'node:tls'
 import { VmsealError } from '../errors.js'
 import { toErrorMessage } from './error-message.js'
 import { isSameProof, makeJoinSecret, proveJoin, writeJoinToken, type JoinGrant } from './join-token.js'
-import { malformed, parseMessage } from './message-text.js'
+import { malformed, parseMessage, readBody } from './message-text.js'
 import { matching, object, text } from './shapes.js'
 import { joinPath, rpcVersions } from './wire.js'
 
@@ -89,13 +89,7 @@ const isGrant = object({
 })
 
 async function readGrant(request: IncomingMessage): Promise<JoinGrant & { proof: string }> {
-  let body = ''
-  request.setEncoding('utf8')
-  for await (const chunk of request as AsyncIterable<string>) {
-    body += chunk
-    if (body.length > longestBody) throw malformed(`it is longer than ${longestBody} bytes`)
-  }
-  const message = parseMessage(body)
+  const message = parseMessage((await readBody(request, longestBody)).toString('utf8'))
   if (!isGrant(message)) throw malformed('it is no grant')
   const { caCertificate, certificate, vcenterKeyHash, proof } = message as JoinGrant & { proof: string }
   return { caCertificate, certificate, vcenterKeyHash, proof }

@@ -1,4 +1,5 @@
 /** JSON that comes over a network: bounded in size and depth before anything is made of it. */
+import type { IncomingMessage } from 'node:http'
 import { VmsealError } from '../errors.js'
 
 /** Of one request or one line of an answer, in bytes. */
@@ -13,6 +14,18 @@ export function parseMessage(text: string): unknown {
   } catch {
     throw malformed('it is no JSON')
   }
+}
+
+/** VMSEAL_RPC_MALFORMED as soon as there are more bytes. */
+export async function readBody(message: IncomingMessage, most: number): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of message as AsyncIterable<Buffer>) {
+    bytes += chunk.length
+    if (bytes > most) throw malformed(`it is longer than ${most} bytes`)
+    chunks.push(chunk)
+  }
+  return Buffer.concat(chunks)
 }
 
 export function malformed(reason: string): VmsealError {

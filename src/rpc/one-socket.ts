@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
 import { fromErrorMessage, type ErrorMessage } from './error-message.js'
-import { malformed, parseMessage } from './message-text.js'
+import { malformed, parseMessage, readBody } from './message-text.js'
 import { isErrorMessage } from './wire.js'
 
 /** A limit for each step: connecting, and each request with its answer. */
@@ -29,13 +29,7 @@ export async function askOn(socket: TLSSocket, { method, path, body }: Question)
   })
   request.end(body)
   const [response] = (await once(request, 'response')) as [IncomingMessage]
-  let received = ''
-  response.setEncoding('utf8')
-  for await (const chunk of response as AsyncIterable<string>) {
-    received += chunk
-    if (received.length > longestAnswer) throw malformed(`it is longer than ${longestAnswer} bytes`)
-  }
-  const message = parseMessage(received)
+  const message = parseMessage((await readBody(response, longestAnswer)).toString('utf8'))
   const { error } = (message ?? {}) as { error?: unknown }
   if (error === undefined) return message
   if (!isErrorMessage(error)) throw malformed('it is no error')
