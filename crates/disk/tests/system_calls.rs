@@ -2,7 +2,7 @@
 //!
 //! The job is this test binary run again, so that thousands of runs take seconds; `__test__/cli/disk/system-calls.spec.ts` does
 //! a sample with the `vmseal` command. Nothing but the process dies here; what a power cut leaves is the model's part
-//! (`src/in_place/tests`).
+//! (`src/in_place/tests`). All of it is one file, for cargo makes a program of each and the job must be in the one that the tests run.
 
 mod fixture;
 

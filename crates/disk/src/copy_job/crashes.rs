@@ -4,6 +4,8 @@
 //! durable, so its crashes concern the source. That nothing is lost over both is: when a copy has ended well, no power cut takes
 //! anything of the target any more ([`CopyWorld::check_done`]), and until then nobody touches the source.
 
+mod source_world;
+
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +14,7 @@ use rustix::io::Errno;
 use vmseal_secret::SecretKey;
 
 use super::discard::DiscardSource;
-use super::engine::{Copying, clear, clear_all, take_data, take_names, tidy};
+use super::engine::{Copying, clear, clear_all, tidy};
 use super::record::Record;
 use crate::control::Control;
 use crate::descriptor::Holes;
@@ -21,9 +23,10 @@ use crate::in_place::lifecycle::Texts;
 use crate::in_place::model::crash::{Choices, Random, images};
 use crate::in_place::model::explore::{ALL, Count, Explored, explore, fail_every_call, tell, wander};
 use crate::in_place::model::world::{ModelForms, UNIT};
-use crate::in_place::model::{Fate, Fault, Forms as _, Image, Lie, ModelDisk, Rule, put};
-use crate::in_place::storage::{NAMES, Name, Storage as _, failed, read_exact, write_all};
+use crate::in_place::model::{Fault, Forms as _, Image, Lie, ModelDisk, Rule};
+use crate::in_place::storage::{Name, Storage as _, failed, read_exact, write_all};
 use crate::in_place::{JobMode, MacKey};
+use source_world::SourceWorld;
 
 const MODES: [JobMode; 3] = [JobMode::Encrypt, JobMode::Decrypt, JobMode::Recrypt];
 
@@ -245,85 +248,6 @@ fn text(disk: &mut ModelDisk, name: Name) -> Result<Option<String>> {
     let mut bytes = vec![0; len as usize];
     read_exact(disk, name, &mut bytes, 0)?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// The source of a copy that is durable, being taken away.
-struct SourceWorld {
-    how: DiscardSource,
-    data: Vec<u8>,
-    sealed: bool,
-    lie: Option<Lie>,
-    /// Whether the last run found a whole source.
-    begun_whole: Cell<bool>,
-}
-
-impl Explored for SourceWorld {
-    fn seed(&self) -> u64 {
-        self.data.len() as u64
-    }
-
-    fn untouched(&self) -> Image {
-        let mut files = [const { None }; NAMES];
-        files[Name::Descriptor as usize] = Some(b"descriptor".to_vec());
-        files[Name::Copy as usize] = self.sealed.then(|| b"second copy".to_vec());
-        files[Name::Flat as usize] = Some(self.data.clone());
-        Image { files }
-    }
-
-    fn disk(&self, image: &Image, record: bool) -> ModelDisk {
-        let disk = ModelDisk::new(image, None, record);
-        disk.lie(self.lie);
-        disk
-    }
-
-    fn go_on(&self, disk: &mut ModelDisk) -> Result<()> {
-        let named = exists(disk, Name::Descriptor)?;
-        self.begun_whole.set(named);
-        if named {
-            take_names(disk)?;
-        }
-        if exists(disk, Name::Flat)? {
-            // What is left of a source is refused as one, and taken away as what is unfinished.
-            take_data(disk, if named { self.how } else { DiscardSource::Unlink })?;
-        }
-        if exists(disk, Name::Copy)? {
-            disk.unlink(Name::Copy).map_err(failed(disk, "remove", Name::Copy))?;
-        }
-        disk.sync_folder().map_err(failed(disk, "sync the folder of", Name::Flat))
-    }
-
-    /// Whole, or nothing that opens as a disk.
-    fn check_at_rest(&self, image: &Image) -> Result<(), String> {
-        let file = |name: Name| image.files[name as usize].as_ref();
-        let opens = file(Name::Descriptor).is_some() && file(Name::Flat).is_some();
-        if opens && file(Name::Flat) != Some(&self.data) {
-            Err("a source that is no longer whole opens".to_owned())
-        } else {
-            Ok(())
-        }
-    }
-
-    fn check_done(&self, disk: &ModelDisk) -> Result<(), String> {
-        if [Name::Descriptor, Name::Copy, Name::Flat].iter().any(|&name| disk.content(name).is_some()) {
-            return Err("the source is still there".to_owned());
-        }
-        // Its blocks, which nobody names any more. After a failed sync nobody knows what they hold.
-        let now = disk.now();
-        let known =
-            now.files.iter().all(|file| file.writes.iter().all(|write| write.fate != Fate::Forgotten));
-        let overwritten = self.how == DiscardSource::Overwrite && self.begun_whole.get() && known;
-        for file in now.files.iter().filter(|_| overwritten) {
-            let mut blocks = file.base.clone();
-            for write in file.writes.iter().filter(|write| write.fate == Fate::Durable) {
-                put(&mut blocks, write.offset, &write.bytes);
-            }
-            let left = |(block, data): (&[u8], &[u8])| block == data;
-            if blocks.chunks(UNIT).zip(self.data.chunks(UNIT)).any(left) {
-                return Err("data was left in blocks that are free".to_owned());
-            }
-        }
-        Ok(())
-    }
 }
 
 fn sources(lie: Option<Lie>) -> Vec<SourceWorld> {
