@@ -1,4 +1,7 @@
-/** The host agent: it alone makes DEKs and opens wrapped ones. Each request is checked here and done by the file of its subject. */
+/**
+ * The host agent: it alone makes DEKs and opens wrapped ones. Each request is checked here and done by the file of its subject: a short
+ * method for each one of `HostApi`, so this file is as long as that list.
+ */
 import { VmsealError, type CryptoKeyId } from '../errors.js'
 import type {
   CloneSpec,
