@@ -39,9 +39,9 @@ export class VmIntents {
       await vmIntents.end(intent.vmId)
       return result
     } catch (error) {
-      // A host that restarted in the middle may have moved the VM.
-      const restarted = intent.kind === 'relocate' && isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED')
-      if (!isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE') && !restarted) await vmIntents.end(intent.vmId)
+      // A host that does not answer, or that restarted in the middle, may have done it.
+      const open = ['VMSEAL_HOST_UNREACHABLE', 'VMSEAL_TASK_INTERRUPTED'] as const
+      if (!open.some((code) => isVmsealError(error, code))) await vmIntents.end(intent.vmId)
       throw error
     } finally {
       this.#live.delete(intent.vmId)
@@ -74,7 +74,7 @@ export class VmIntents {
     if (config === undefined) return false
     if (config.vmId !== intent.vmId) return true
     const policies = { home: intent.homePolicyId, disks: new Map(Object.entries(intent.diskPolicyIds)) }
-    await inventory.adopt(config, intent.clusterId, host, policies)
+    await inventory.adoptFound(config, intent.clusterId, host, policies)
     return true
   }
 

@@ -71,7 +71,7 @@ export interface VmInventoryServices {
   readonly onRestarted?: (host: HostConnection) => void
   /** A VM was read. */
   readonly onRead?: (record: VmRecord, config: VmConfig, host: HostConnection) => Promise<void>
-  /** The files of a VM name keys that were not known to be its own, and no task of this vCenter brought them. */
+  /** The files of a VM, known or just found, name keys that were not known to be its own, and no task of this vCenter brought them. */
   readonly onFoundKeys?: (keys: readonly CryptoKeyId[], clusterId: string) => void
 }
 
@@ -176,6 +176,19 @@ export class VmInventory {
     const record = recordOf(config, clusterId, host.hostId, await this.#bundledPolicies(), policies)
     await this.#store.virtualMachines.insert(record)
     await this.#noteApplied(record.id, policies)
+    return record
+  }
+
+  /** The same for one that a host made for a vCenter that ended: hosts that were brought up to date before lack its keys. */
+  async adoptFound(
+    config: VmConfig,
+    clusterId: string,
+    host: HostConnection,
+    policies: AppliedPolicies,
+  ): Promise<VmRecord> {
+    const record = await this.adopt(config, clusterId, host, policies)
+    const keys = withoutKeys(keysOf(record), [])
+    if (keys.length > 0) this.#onFoundKeys(keys, clusterId)
     return record
   }
 
