@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import test from 'ava'
+import test, { type ExecutionContext } from 'ava'
 import { parseArguments } from '../../bench/arguments.js'
 import { root } from '../../bench/machine.js'
 import { readReport, serialize } from '../../bench/report.js'
@@ -31,7 +31,7 @@ test('--help says what a run takes and measures nothing', (t) => {
 })
 
 test('--compare with another machine ends before anything is measured, status 2', (t) => {
-  const file = join(folder(), 'report.json')
+  const file = join(folder(t), 'report.json')
   writeFileSync(file, serialize(exampleReport()))
   const { status, stdout, stderr } = bench('--compare', file)
   t.is(status, 2)
@@ -40,7 +40,7 @@ test('--compare with another machine ends before anything is measured, status 2'
 })
 
 test('one part runs, prints its table and saves a report that compares with itself', (t) => {
-  const file = join(folder(), 'report.json')
+  const file = join(folder(t), 'report.json')
   const { status, stdout, stderr } = bench('--quick', '--only', 'event-loop', '--json', file)
   t.is(status, 0, stderr)
   t.regex(stdout, /the event loop during encryptAsync/)
@@ -59,6 +59,8 @@ function bench(...argv: string[]) {
   })
 }
 
-function folder(): string {
-  return mkdtempSync(join(tmpdir(), 'vmseal-bench-test-'))
+function folder(t: ExecutionContext): string {
+  const made = mkdtempSync(join(tmpdir(), 'vmseal-bench-test-'))
+  t.teardown(() => rmSync(made, { recursive: true }))
+  return made
 }

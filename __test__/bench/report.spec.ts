@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test from 'ava'
@@ -43,7 +43,9 @@ test('refused: an unknown operation, deep inside', (t) => {
 })
 
 test('refused: files that are no report are named', (t) => {
-  const file = join(mkdtempSync(join(tmpdir(), 'vmseal-bench-test-')), 'report.json')
+  const folder = mkdtempSync(join(tmpdir(), 'vmseal-bench-test-'))
+  t.teardown(() => rmSync(folder, { recursive: true }))
+  const file = join(folder, 'report.json')
   for (const content of ['', '{', '[]', 'null', '{"schema":1}']) {
     writeFileSync(file, content)
     t.throws(() => readReport(file), { message: new RegExp(`^${file} is not a report of this benchmark`) })
