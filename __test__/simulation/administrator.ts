@@ -23,6 +23,8 @@ export interface KnownVm {
   inventory: 'in' | 'out' | undefined
   encrypted: boolean | undefined
   disks: [least: number, most: number]
+  /** Other operations changed it, or tried to: it may have been there before the task that made it ended. */
+  changed: boolean
 }
 
 type Outcome = 'ok' | 'error' | 'unknown'
@@ -131,6 +133,7 @@ export class Administrator {
       inventory: undefined,
       encrypted: undefined,
       disks: [disks.length, disks.length],
+      changed: false,
     }
     this.vms.push(vm)
     const policy = encrypted ? encryption : plain
@@ -138,7 +141,7 @@ export class Administrator {
       label: `create ${name} ${encrypted ? 'encrypted' : 'plain'}`,
       act: (vcenter) => vcenter.virtualMachines.import({ name, cluster, datastore, policy, disks }),
       apply: (outcome) => {
-        if (outcome !== 'ok') return
+        if (outcome !== 'ok' || vm.changed) return
         vm.files = 'there'
         vm.inventory = 'in'
         vm.encrypted = encrypted
@@ -147,6 +150,7 @@ export class Administrator {
   }
 
   #policy(vm: KnownVm, encrypt: boolean): Operation {
+    vm.changed = true
     const policy = encrypt ? encryption : plain
     const cancel = this.#world.simulation.random.chance(0.1)
     return {
@@ -188,6 +192,7 @@ export class Administrator {
   }
 
   #unregister(vm: KnownVm): Operation {
+    vm.changed = true
     return {
       ...this.#onVm(vm, 'unregister', (found) => found.unregister()),
       apply: (outcome) => {
@@ -197,6 +202,7 @@ export class Administrator {
   }
 
   #register(vm: KnownVm): Operation {
+    vm.changed = true
     const { name, cluster, datastore } = vm
     return {
       label: `register ${name}`,
@@ -208,6 +214,7 @@ export class Administrator {
   }
 
   #destroy(vm: KnownVm): Operation {
+    vm.changed = true
     return {
       ...this.#onVm(vm, 'destroy', (found) => found.destroy()),
       apply: (outcome) => {

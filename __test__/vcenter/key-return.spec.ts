@@ -168,3 +168,24 @@ test('F6: a host that joined while a VM was made gets its key although the KMS w
   while ((await late.listKeys()).length === 0) await sleep(50)
   t.deepEqual(await late.listKeys(), [(await vm.info()).homeKey])
 })
+
+test('F6: a VM registered while the KMS is down: all hosts get its key when it is back', async (t) => {
+  const site = await openSite(t)
+  const vm = await site.vcenter.virtualMachines.create({
+    name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
+  }) // prettier-ignore
+  const { homeKey: key, vmx } = await vm.info()
+  if (!key) throw new Error('the set-up is not what the test needs')
+  await vm.unregister()
+  for (const host of site.hosts) await host.removeKey(key)
+  const { port } = site.kms.endpoint
+  await site.kms.stop()
+  const registered = await site.vcenter.virtualMachines.register({
+    cluster: site.cluster, datastore: 'ds1', vmx, host: 'esx-1',
+  }) // prettier-ignore
+  t.is((await registered.info()).cryptoState, 'locked')
+  const kms = await Kms.start({ directory: `${site.directory}/kms`, port })
+  t.teardown(() => kms.stop())
+  for (const host of site.hosts) while ((await host.listKeys()).length === 0) await sleep(50)
+  t.is((await registered.info()).cryptoState, 'unlocked')
+})

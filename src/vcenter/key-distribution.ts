@@ -29,6 +29,8 @@ export interface KeyDistributionServices {
   readonly encryption: Pick<HostEncryption, 'ensureSafe'>
   /** A host lacks a key that it should have: somebody tries again. */
   readonly onLacking?: (host: HostConnection) => void
+  /** A key that is in use could not be had: hosts that lack it are tried again. */
+  readonly onUnavailable?: (key: CryptoKeyId, hosts: readonly HostConnection[]) => void
 }
 
 export class KeyDistribution {
@@ -65,7 +67,7 @@ export class KeyDistribution {
     )
   }
 
-  /** As `push`, and why `host`, one of `hosts`, did not get the key. Never rejects for it. */
+  /** As `push` of a key that is in use, and why `host`, one of `hosts`, did not get it. Never rejects for it. */
   async tryPush(
     key: CryptoKeyId,
     host: HostConnection,
@@ -76,8 +78,9 @@ export class KeyDistribution {
       const error = (await this.push(key, hosts, step)).find((push) => push.host === host)?.error
       return error ? [{ key, error }] : []
     } catch (error) {
-      if (isVmsealError(error)) return [{ key, error }]
-      throw error
+      if (!isVmsealError(error)) throw error
+      this.#services.onUnavailable?.(key, hosts)
+      return [{ key, error }]
     }
   }
 

@@ -6,7 +6,7 @@ import { isVmsealError, type CryptoKeyId } from '../errors.js'
 import { runAsSystem } from './authorization/access.js'
 import type { HostConnection } from './host-connections.js'
 import type { HostSync } from './host-sync.js'
-import { withoutKeys } from './key-distribution.js'
+import { heldOn, withoutKeys } from './key-distribution.js'
 import { Turns } from './key-provider/turns.js'
 
 export interface RestorationTiming {
@@ -53,10 +53,10 @@ export class KeyRestoration {
   }
 
   /**
-   * The files of a VM named keys that this vCenter did not know it has: a host went on for a vCenter that ended. Hosts of the
-   * cluster that were brought up to date before that, and lack one, are brought up to date again.
+   * Keys are in use of which nobody knows which hosts have them: a host went on for a vCenter that ended, or a key could not be
+   * had when it was to be pushed. Hosts that lack one are brought up to date again.
    */
-  found(keys: readonly CryptoKeyId[], hosts: readonly HostConnection[]): void {
+  mayLack(keys: readonly CryptoKeyId[], hosts: readonly HostConnection[]): void {
     for (const host of hosts) {
       const look = runAsSystem(() => this.#lookFor(keys, host)).finally(() => this.#attempts.delete(look))
       this.#attempts.add(look)
@@ -108,8 +108,7 @@ export class KeyRestoration {
 
   async #lookFor(keys: readonly CryptoKeyId[], host: HostConnection): Promise<void> {
     try {
-      const present = await host.call((api) => api.listKeys())
-      if (withoutKeys(keys, present).length === 0) return
+      if (withoutKeys(keys, await heldOn(host, keys)).length === 0) return
     } catch (error) {
       if (!isVmsealError(error)) throw error
     }

@@ -145,7 +145,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       clock,
       onRestarted: expect,
       onRead: (record, config, host) => conversions.note(record, config, host),
-      onFoundKeys: (keys, clusterId) => restoration.found(keys, connections.ofCluster(clusterId)),
+      onFoundKeys: (keys, clusterId) => restoration.mayLack(keys, connections.ofCluster(clusterId)),
     })
     this.keyProviders = new KeyProviders({
       store,
@@ -191,6 +191,7 @@ export class VCenter extends EventEmitter<VCenterEvents> {
         sealing,
         encryption: hostEncryption,
         onLacking: expect,
+        onUnavailable: (key, hosts) => restoration.mayLack([key], hosts),
       }),
       hostEncryption,
       restoration,
