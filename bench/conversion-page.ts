@@ -30,10 +30,10 @@ const MiB = 2 ** 20
 /** What is wanted, what was found, and whether that is enough. A peer that is not installed meets nothing. */
 export function targetRows({ groups, peaks }: Measured): [target: string, found: string, met: boolean][] {
   const against = (group: string, peers: string, least: number): [string, boolean] => {
-    const ratios = groups.filter(({ name }) => name === group).flatMap((one) => bestRatio(one, peers) ?? [])
-    const lowest = Math.min(...ratios)
+    const found = groups.filter(({ name }) => name === group).map((one) => foundAgainst(one, peers))
+    const ratios = found.flatMap(({ ratio }) => ratio ?? [])
     if (ratios.length === 0) return ['not measured', false]
-    return [ratios.map((ratio) => `${ratio.toFixed(2)} times`).join(', '), lowest >= least]
+    return [found.flatMap(({ text }) => text ?? []).join('; '), Math.min(...ratios) >= least]
   }
   const peak = Math.max(...peaks.map(({ peakBytes }) => peakBytes))
   return [
@@ -116,14 +116,25 @@ at rest.**
 `
 }
 
-/** Our speed against the fastest of the ways whose name holds `peers`. */
-function bestRatio(group: GroupTimes, peers: string): number | undefined {
-  const indices = group.ways.flatMap(({ name }, index) => (index > 0 && name.includes(peers) ? [index] : []))
-  return indices.length === 0 ? undefined : Math.min(...indices.map((index) => ratioTo(group, index)))
+/** Our speed against the fastest of the ways whose name holds `peers`, and beside it what the writes alone would come to. */
+function foundAgainst(group: GroupTimes, peers: string): { readonly ratio?: number; readonly text?: string } {
+  const indices = indicesOf(group, peers)
+  const ratio = Math.min(...indices.map((index) => ratioTo(group, index)))
+  if (indices.length === 0) return {}
+  const [limit] = indicesOf(group, 'the same writes')
+  const most =
+    limit === undefined ? undefined : Math.min(...indices.map((index) => ratioTo(group, index, limit)))
+  const beside = most === undefined ? '' : ` (the writes alone: ${most.toFixed(2)})`
+  return { ratio, text: `${ratio.toFixed(2)} times on ${group.fileSystem}${beside}` }
 }
 
-function ratioTo({ ways }: GroupTimes, index: number): number {
-  const ours = ways[0]?.seconds ?? []
+function indicesOf({ ways }: GroupTimes, part: string): number[] {
+  return ways.flatMap(({ name }, index) => (index > 0 && name.includes(part) ? [index] : []))
+}
+
+/** Median of the ratios within a round; `to` is ours by default. */
+function ratioTo({ ways }: GroupTimes, index: number, to = 0): number {
+  const ours = ways[to]?.seconds ?? []
   return median((ways[index]?.seconds ?? []).map((theirs, round) => theirs / (ours[round] ?? Number.NaN)))
 }
 

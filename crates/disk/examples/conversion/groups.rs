@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use vmseal_disk::measurement::{copy_over, destroy_without_journal};
+use vmseal_disk::measurement::{copy_over, destroy_with_barriers, destroy_without_journal, write_new};
 use vmseal_disk::{Control, describe_raw, encrypt_copy, encrypt_in_place};
 
 use crate::Outcome;
 use crate::programs::{cryptsetup_reencrypt, dd, exists, qemu_img, qemu_img_create};
-use crate::stage::{DISK, Stage, chill, clear};
+use crate::stage::{DISK, Stage, chill, clear, warm};
 
 type Step<'a> = Box<dyn Fn() -> Outcome<()> + 'a>;
 
@@ -62,8 +62,12 @@ fn in_place_with_journal(stage: &Stage) -> Group<'_> {
         encrypt_in_place(&descriptor, &stage.spec(), &Control::new())?;
         Ok(())
     });
-    ours.prepare = Box::new(forget);
-    let mut group = vec![ours];
+    ours.prepare = Box::new(forget.clone());
+    let mut limit = way("the same writes and barriers alone", || {
+        Ok(destroy_with_barriers(&describe_raw(&stage.target(), &DISK)?)?)
+    });
+    limit.prepare = Box::new(forget);
+    let mut group = vec![ours, limit];
     if exists("cryptsetup") {
         let header = stage.path("header.img");
         let (remove, run) = (header.clone(), header);
@@ -72,6 +76,10 @@ fn in_place_with_journal(stage: &Stage) -> Group<'_> {
         });
         theirs.prepare = Box::new(move || clear(std::slice::from_ref(&remove)));
         group.push(theirs);
+    }
+    for way in &mut group {
+        // Direct I/O of `cryptsetup` takes the disk out of the page cache.
+        way.settle = Box::new(|| warm(&stage.target()));
     }
     group
 }
@@ -96,7 +104,12 @@ fn beside_qemu_img<'a>(stage: &'a Stage, mut ours: Way<'a>, durable: bool) -> Gr
         ["new.vmdk", "new.vmdk.vmseal", "new-flat.vmdk", "new.luks"].map(|name| stage.path(name));
     let forget = copies.clone();
     ours.prepare = Box::new(move || clear(&forget));
-    let mut group = vec![ours];
+    let mut limit = way("the same writes alone", move || {
+        Ok(write_new(&stage.path("new-flat.vmdk"), stage.bytes, durable)?)
+    });
+    let forget = copies.clone();
+    limit.prepare = Box::new(move || clear(&forget));
+    let mut group = vec![ours, limit];
     if !exists("qemu-img") {
         return group;
     }

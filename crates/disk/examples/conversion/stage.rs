@@ -1,7 +1,7 @@
 //! The folder everything is measured in: a source without holes, and a second file of the same size. Removed at the end.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Advice;
@@ -76,6 +76,12 @@ impl Stage {
 /// Takes a file out of the page cache; what is not written yet stays, so sync first.
 pub(crate) fn chill(path: &Path) -> Outcome<()> {
     rustix::fs::fadvise(File::open(path)?, 0, None, Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Reads a file into the page cache.
+pub(crate) fn warm(path: &Path) -> Outcome<()> {
+    io::copy(&mut File::open(path)?, &mut io::sink())?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ use crate::target::check_free_space;
 use crate::uuid;
 
 /// Bytes converted between two barriers, measured: smaller zones wait more often, larger ones leave the caches.
-const ZONE: u32 = 16 << 20;
+pub(super) const ZONE: u32 = 16 << 20;
 
 /// The KEK a deep recrypt wraps the new data key with.
 #[derive(Debug, Clone, Copy)]

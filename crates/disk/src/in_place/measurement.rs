@@ -1,18 +1,22 @@
 //! What the speed of in-place work is measured against. Not for disks that matter: nothing here survives a crash, and it
 //! is not part of the API.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use rustix::fs::{FallocateFlags, fallocate};
+use vmseal_bulk::begin_write_back;
 use vmseal_secret::SecretKey;
 use vmseal_xts::Xts;
 
 use super::engine::workers;
 use super::file_storage::FileStorage;
+use super::job::ZONE;
 use super::standing::flat_extent;
-use super::storage::{Name, read_exact, write_all};
+use super::storage::{Name, Storage as _, failed, read_exact, write_all};
 use crate::buffer::Buffer;
 use crate::control::Control;
 use crate::descriptor::Descriptor;
@@ -50,7 +54,7 @@ pub fn destroy_without_journal(descriptor: &Path, cipher: bool) -> Result<()> {
     let storage = FileStorage::lock(descriptor, flat_extent(&plain)?, capacity, Changes::Data)?;
     let xts = Xts::new(&SecretKey::generate(64)?, 512, 1)?;
     let next = AtomicU64::new(0);
-    let work = || -> Result<()> {
+    on_all_cores(|| {
         let mut buffer = Buffer::new(CHUNK);
         loop {
             let offset = next.fetch_add(CHUNK as u64, Ordering::Relaxed);
@@ -64,13 +68,78 @@ pub fn destroy_without_journal(descriptor: &Path, cipher: bool) -> Result<()> {
             }
             write_all(&storage, Name::Flat, bytes, offset)?;
         }
+    })
+}
+
+/// The writes and barriers of a conversion in place and nothing else: nothing is read, encrypted or hashed. What the disk
+/// takes, and so a limit of every journal that holds all data once. The data is lost.
+pub fn destroy_with_barriers(descriptor: &Path) -> Result<()> {
+    let plain = Descriptor::read(descriptor)?;
+    let capacity = plain.capacity_sectors() * 512;
+    let mut storage = FileStorage::lock(descriptor, flat_extent(&plain)?, capacity, Changes::Data)?;
+    storage.create(Name::Sidecar).map_err(failed(&storage, "make", Name::Sidecar))?;
+    let zone = u64::from(ZONE);
+    let room = 2 * zone + CHUNK as u64;
+    storage.reserve(Name::Sidecar, 0, room).map_err(failed(&storage, "reserve room for", Name::Sidecar))?;
+    let mut buffer = Buffer::new(CHUNK);
+    let bytes = &*buffer.first(CHUNK);
+    let sync = |name| storage.sync(name).map_err(failed(&storage, "sync", name));
+    let put = |name, from: u64, len: u64| {
+        (0..len).step_by(CHUNK).try_for_each(|at| {
+            write_all(&storage, name, &bytes[..(len - at).min(CHUNK as u64) as usize], from + at)
+        })
     };
+    for from in (0..capacity).step_by(ZONE as usize) {
+        let len = zone.min(capacity - from);
+        thread::scope(|scope| -> Result<()> {
+            let places = scope.spawn(|| put(Name::Flat, from, len).and_then(|()| sync(Name::Flat)));
+            put(Name::Sidecar, from / zone % 2 * zone, len)?;
+            places.join().unwrap_or_else(|_| Err(panicked()))
+        })?;
+        // The slot.
+        write_all(&storage, Name::Sidecar, &bytes[..4096], 2 * zone)?;
+        sync(Name::Sidecar)?;
+    }
+    storage.unlink(Name::Sidecar).map_err(failed(&storage, "remove", Name::Sidecar))
+}
+
+/// The writes of a copy to a new file at `target` and nothing else: nothing is read or encrypted. With `durable` room is
+/// reserved, and everything synced in the end, as a copy does. What new pages and the disk take.
+pub fn write_new(target: &Path, len: u64, durable: bool) -> Result<()> {
+    let file = File::create_new(target).map_err(|error| Error::io("make", target, error))?;
+    file.set_len(len).map_err(|error| Error::io("extend", target, error))?;
+    if durable {
+        // A file system that cannot reserve grows the file as it is written.
+        let _ = fallocate(&file, FallocateFlags::empty(), 0, len);
+    }
+    let next = AtomicU64::new(0);
+    on_all_cores(|| {
+        let mut buffer = Buffer::new(CHUNK);
+        loop {
+            let offset = next.fetch_add(CHUNK as u64, Ordering::Relaxed);
+            if offset >= len {
+                return Ok(());
+            }
+            let bytes = buffer.first((len - offset).min(CHUNK as u64) as usize);
+            file.write_all_at(bytes, offset).map_err(|error| Error::io("write", target, error))?;
+            if durable {
+                begin_write_back(&file, offset, bytes.len() as u64);
+            }
+        }
+    })?;
+    if durable { file.sync_all().map_err(|error| Error::io("sync", target, error)) } else { Ok(()) }
+}
+
+fn on_all_cores(work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     let results: Vec<Result<()>> = thread::scope(|scope| {
-        let others: Vec<_> = (1..workers()).map(|_| scope.spawn(work)).collect();
-        let panicked = |_| Err(Error::Internal { reason: "a worker panicked".to_owned() });
+        let others: Vec<_> = (1..workers()).map(|_| scope.spawn(&work)).collect();
         let mut results = vec![work()];
-        results.extend(others.into_iter().map(|other| other.join().unwrap_or_else(panicked)));
+        results.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(panicked()))));
         results
     });
     results.into_iter().collect()
+}
+
+fn panicked() -> Error {
+    Error::Internal { reason: "a worker panicked".to_owned() }
 }
