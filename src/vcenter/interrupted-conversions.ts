@@ -29,7 +29,10 @@ export class InterruptedConversions {
     { taskFailed = false } = {},
   ): Promise<void> {
     const open = disks.flatMap(({ device, conversion }) => (conversion ? [{ device, ...conversion }] : []))
-    const told = await (this.#told ??= this.#alarmed())
+    this.#told ??= this.#alarmed()
+    // A store that failed once is asked again.
+    this.#told.catch(() => (this.#told = undefined))
+    const told = await this.#told
     const { events } = this.#services()
     if (open.length === 0) {
       if (told.delete(id))
