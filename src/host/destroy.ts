@@ -1,4 +1,4 @@
-/** Removing a VM: first the .vmx, then what belonged to it. A crash in between is finished by the next call. */
+/** Removing a VM: first the .vmx, then what belonged to it. A crash or failure in between is finished by the next call. */
 import { rmdir } from 'node:fs/promises'
 import { removeFile, replaceFile, syncDirectory } from './durable-file.js'
 import { finish } from './file-transaction.js'
@@ -15,8 +15,8 @@ import type { VmxDocument } from './vmx.js'
 /** Needs no key. The VM is powered off: the caller saw to that. Files of others, and so their folder, stay. */
 export async function destroyVirtualMachine(context: HostContext, files: VirtualMachineFiles): Promise<void> {
   const names = await files.list()
-  const begun = names.includes(files.manifest)
-  if (!names.includes(files.vmx) && !begun) throw notFound(files)
+  const last = [files.manifest, files.vmsd, files.log]
+  if (![files.vmx, ...last].some((name) => names.includes(name))) throw notFound(files)
   const lock = await takeVirtualMachine(context, files)
   try {
     const document = await files.readVmx()

@@ -47,7 +47,7 @@ export class KeyRestoration {
     return sync
   }
 
-  /** The host lacks a key: it is tried again. */
+  /** The host lacks a key, or something was left half done on it: it is brought up to date, and again until it is. */
   expect(host: HostConnection): void {
     if (!this.#waiting.has(host.hostId)) this.#schedule(host, 0)
   }

@@ -39,9 +39,7 @@ export class VmIntents {
       await vmIntents.end(intent.vmId)
       return result
     } catch (error) {
-      // A host that does not answer, or that restarted in the middle, may have done it.
-      const open = ['VMSEAL_HOST_UNREACHABLE', 'VMSEAL_TASK_INTERRUPTED'] as const
-      if (!open.some((code) => isVmsealError(error, code))) await vmIntents.end(intent.vmId)
+      if (!leavesOpen(intent.kind, error)) await vmIntents.end(intent.vmId)
       throw error
     } finally {
       this.#live.delete(intent.vmId)
@@ -80,7 +78,9 @@ export class VmIntents {
 
   async #removed(intent: VmIntentRecord, host: HostConnection): Promise<boolean> {
     const { virtualMachines } = this.#services.store
-    if ((await virtualMachines.findById(intent.vmId)) === undefined) return true
+    const record = await virtualMachines.findById(intent.vmId)
+    const moved = record?.datastore !== intent.datastore || record.vmx !== intent.vmx
+    if (record === undefined || moved) return true
     const config = await read(intent, host)
     if (config?.vmId === intent.vmId) return true
     try {
@@ -113,6 +113,12 @@ export class VmIntents {
   #isForgotten({ beganAt }: VmIntentRecord): boolean {
     return this.#services.clock().getTime() - Date.parse(beganAt) > forgottenAfterMs
   }
+}
+
+/** A host that does not answer, or that restarted in the middle, may have done it; one whose disk failed may have done a part. */
+function leavesOpen(kind: VmIntentRecord['kind'], error: unknown): boolean {
+  if (kind === 'destroy' && isVmsealError(error, 'VMSEAL_IO')) return true
+  return isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE') || isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED')
 }
 
 /** Undefined: there is no such VM. */

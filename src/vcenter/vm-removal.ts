@@ -1,4 +1,5 @@
 /** A VM leaves the inventory, with its files or without. */
+import { isVmsealError } from '../errors.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
@@ -20,10 +21,10 @@ export class VmRemoval {
 
   /** The files go first: a vCenter that ends in between knows by the intent that the VM may have none. */
   async destroy(vm: VmRecord, host: HostConnection): Promise<void> {
-    const { events, intents } = this.#services
+    const { events, intents, restoration } = this.#services
     await new VmUnlocking(this.#services).refuseLocked('VirtualMachine.destroy', vm, host, () => {})
     const subject = { operation: 'destroy', vm: vm.name, host: host.name, keys: keysOf(vm) } as const
-    await intents.during(
+    const destroyed = intents.during(
       {
         vmId: vm.id,
         kind: 'destroy',
@@ -40,5 +41,10 @@ export class VmRemoval {
         await this.unregister(vm)
       },
     )
+    await destroyed.catch((error: unknown) => {
+      // What a failing disk left half done is finished, or found whole, as soon as it can be.
+      if (isVmsealError(error, 'VMSEAL_IO')) restoration.expect(host)
+      throw error
+    })
   }
 }

@@ -1,0 +1,42 @@
+/** A VM whose files are removed while the disk under them fails. */
+import { existsSync } from 'node:fs'
+import { mkdir, rm } from 'node:fs/promises'
+import path from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import test from 'ava'
+import { encryption, openSite } from './site.js'
+
+test('a destruction that failed half-way is finished when the disk works again, without a restart', async (t) => {
+  const site = await openSite(t)
+  const { vcenter, cluster } = site
+  const vm = await vcenter.virtualMachines.create({
+    name: 'db01', cluster, datastore: 'ds1', policy: encryption, disks: [{ capacityBytes: 65536 }],
+  }) // prettier-ignore
+  const folder = path.join(site.datastore, 'db01')
+  // No call can unlink it.
+  const obstacle = path.join(folder, 'db01.vmsd')
+  await rm(obstacle, { force: true })
+  await mkdir(obstacle)
+  await t.throwsAsync(vm.destroy(), { code: 'VMSEAL_IO' })
+  t.false(existsSync(path.join(folder, 'db01.vmx')), 'a part of it is gone')
+  await rm(obstacle, { recursive: true })
+  for (let turn = 0; turn < 600 && (await vcenter.virtualMachines.list()).length > 0; turn += 1)
+    await sleep(50)
+  t.deepEqual(await vcenter.virtualMachines.list(), [])
+  t.false(existsSync(folder))
+})
+
+test('a destruction that failed before anything was removed leaves the VM whole', async (t) => {
+  const site = await openSite(t)
+  const { vcenter, cluster } = site
+  const vm = await vcenter.virtualMachines.create({
+    name: 'db01', cluster, datastore: 'ds1', policy: encryption, disks: [{ capacityBytes: 65536 }],
+  }) // prettier-ignore
+  const obstacle = path.join(site.datastore, 'db01', 'db01.vmseal-task')
+  await mkdir(path.join(obstacle, 'full'), { recursive: true })
+  await t.throwsAsync(vm.destroy())
+  await rm(obstacle, { recursive: true })
+  await vcenter.hosts.reconnect('esx-1')
+  t.is((await vm.info()).connectionState, 'connected')
+  t.is((await vm.powerOn()).powerState, 'poweredOn')
+})
