@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import test, { type ExecutionContext } from 'ava'
+import { VmsealError } from '../../src/errors.js'
 import { Datastore } from '../../src/host/datastore.js'
 import { VirtualMachineLock, registerBoot } from '../../src/host/lock.js'
 import type { VirtualMachineFiles } from '../../src/host/virtual-machine-files.js'
@@ -33,6 +34,13 @@ async function holdInChild(directory: string, hostId: string) {
 
 /** Above what Linux gives: proc(5), pid_max. */
 const noProcess = 2 ** 22 + 1
+
+/** Takes the lock over from the record of this process with another `token`, which nobody gave up. */
+async function acquireFrom(files: VirtualMachineFiles, token: string): Promise<VirtualMachineLock> {
+  const record = JSON.parse(await readFile(files.path(files.lock), 'utf8')) as object
+  await writeFile(files.path(files.lock), JSON.stringify({ ...record, token }))
+  return VirtualMachineLock.acquire(files, owner)
+}
 
 /** What a lock of this process says. */
 async function recordOf(files: VirtualMachineFiles): Promise<Record<string, unknown>> {
@@ -132,6 +140,24 @@ test('a host takes over the lock of an earlier start of its own, not of a start 
   })
   const lock = await VirtualMachineLock.acquire(files, { ...owner, bootId: 'boot-2' })
   await lock.release()
+  t.deepEqual(await readdir(files.directory), [])
+})
+
+test('a lock whose release failed is in nobody’s way once the disk works again', async (t) => {
+  const { files } = await scratch(t)
+  const path = files.path(files.lock)
+  const lock = await VirtualMachineLock.acquire(files, owner)
+  const text = await readFile(path, 'utf8')
+  // A directory in its place cannot be read as a lock.
+  await rm(path)
+  await mkdir(path)
+  await t.throwsAsync(lock.release(), { instanceOf: VmsealError })
+  await rm(path, { recursive: true })
+  await writeFile(path, text)
+  await t.throwsAsync(acquireFrom(files, randomUUID()), { code: 'VMSEAL_FILE_LOCKED' })
+  await writeFile(path, text)
+  const next = await VirtualMachineLock.acquire(files, owner)
+  await next.release()
   t.deepEqual(await readdir(files.directory), [])
 })
 

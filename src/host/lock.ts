@@ -3,7 +3,8 @@
  * whole by link(2), so a reader never sees half of it.
  *
  * A lock is void when its holder is known to be gone: its process ended (same kernel and process
- * namespace), or it was an earlier start of this very host. What cannot be known counts as held.
+ * namespace), it was an earlier start of this very host, or this host gave it up and the file could
+ * not be removed. What cannot be known counts as held.
  */
 import { createHash, randomUUID } from 'node:crypto'
 import { readFileSync, readlinkSync } from 'node:fs'
@@ -36,6 +37,8 @@ const recordLimit = 4096
 
 /** The starts of hosts that live in this thread. */
 const liveBoots = new Set<string>()
+/** Tokens of locks of this thread that nobody holds any more although their file could not be removed. */
+const abandoned = new Set<string>()
 const pidSpace = readPidSpace()
 
 /** Makes locks of this start count as held; call the result when the host stops. */
@@ -63,7 +66,7 @@ export class VirtualMachineLock {
   /** Rejects with VMSEAL_FILE_LOCKED while another process, host or operation holds the VM. */
   static async acquire(files: VirtualMachineFiles, owner: LockOwner): Promise<VirtualMachineLock> {
     const text = VirtualMachineLock.newRecord(owner)
-    const taken = await take(files, files.path(files.lock), text, owner)
+    const taken = await orAbandon(text, () => take(files, files.path(files.lock), text, owner))
     if (!taken.ours) throw locked(files, taken.text)
     return new VirtualMachineLock(files, text)
   }
@@ -120,7 +123,19 @@ export class VirtualMachineLock {
   }
 
   async release(): Promise<void> {
-    await release(this.#files, this.#files.path(this.#files.lock), this.#text)
+    const path = this.#files.path(this.#files.lock)
+    await orAbandon(this.#text, () => release(this.#files, path, this.#text))
+  }
+}
+
+/** Whoever takes or releases a lock and fails does not hold it afterwards, whatever stands in the file. */
+async function orAbandon<Result>(text: string, act: () => Promise<Result>): Promise<Result> {
+  try {
+    return await act()
+  } catch (error) {
+    const token = parse(text)?.token
+    if (token !== undefined) abandoned.add(token)
+    throw error
   }
 }
 
@@ -205,7 +220,7 @@ function isVoid(text: string, owner: LockOwner): boolean {
   const earlierStart =
     lock.hostId === owner.hostId && lock.bootId !== owner.bootId && !liveBoots.has(lock.bootId)
   if (lock.pidSpace !== pidSpace) return earlierStart
-  if (lock.pid === process.pid) return earlierStart
+  if (lock.pid === process.pid) return earlierStart || abandoned.has(lock.token)
   return startTime(lock.pid) !== lock.started
 }
 
