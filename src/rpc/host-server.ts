@@ -8,7 +8,16 @@ import { callHost, hostMethods, isHostMethod, type HostMethodName } from './host
 import { longestMessage, malformed, parseMessage, readBody } from './message-text.js'
 import { RequestLog, type LoggedRequest, type RequestLogLimits } from './request-log.js'
 import { listOf, object, text, type Shape } from './shapes.js'
-import { beatMs, instanceHeader, receivedHeader, rpcPath, rpcVersions, uuidPattern } from './wire.js'
+import { VCenterStarts } from './vcenter-starts.js'
+import {
+  beatMs,
+  instanceHeader,
+  receivedHeader,
+  rpcPath,
+  rpcVersions,
+  startHeader,
+  uuidPattern,
+} from './wire.js'
 
 /** The host's own certificate, for a vCenter that renews it. */
 export interface CertificateKeeper {
@@ -35,6 +44,7 @@ export class HostServer {
   readonly #certificate: CertificateKeeper | undefined
   /** A new one means: what was remembered is forgotten. */
   readonly #instance = randomUUID()
+  readonly #starts = new VCenterStarts()
 
   constructor({ host, hostId, limits, certificate }: HostServerOptions) {
     this.#host = host
@@ -54,8 +64,10 @@ export class HostServer {
 
   async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method, url = '' } = request
-    if (method === 'GET' && url === rpcPath)
+    if (method === 'GET' && url === rpcPath) {
+      this.#starts.greet(startOf(request))
       return send(response, 200, { versions: rpcVersions, instance: this.#instance, hostId: this.#hostId })
+    }
     const [, ofCertificate, step] = /^\/vmseal\/(\d{1,4})\/certificate(\/request)?$/.exec(url) ?? []
     if (ofCertificate !== undefined && this.#certificate) {
       if (!rpcVersions.includes(Number(ofCertificate))) throw new VmsealError('VMSEAL_RPC_VERSION')
@@ -84,7 +96,10 @@ export class HostServer {
     }
     if (method !== 'POST') throw malformed(`${method} is not answered here`)
     this.#log.forget(receivedIds(request))
-    return stream(response, this.#begin(id, await readBody(request, longestMessage)))
+    const body = await readBody(request, longestMessage)
+    // Only now: another start may have come while the body was read.
+    if (this.#log.find(id) === undefined) this.#starts.require(startOf(request))
+    return stream(response, this.#begin(id, body))
   }
 
   #attach(id: string, response: ServerResponse): void {
@@ -118,6 +133,11 @@ async function renew(keeper: CertificateKeeper, asks: boolean, body: Buffer): Pr
 }
 
 const isRequest: Shape = object({ method: isHostMethod, values: listOf(() => true, 16) })
+
+function startOf({ headers }: IncomingMessage): string | undefined {
+  const start = headers[startHeader]
+  return typeof start === 'string' && uuidPattern.test(start) ? start : undefined
+}
 
 function receivedIds({ headers }: IncomingMessage): string[] {
   const ids = headers[receivedHeader]

@@ -22,6 +22,7 @@ import {
   instanceHeader,
   isErrorMessage,
   receivedHeader,
+  startHeader,
   rpcPath,
   rpcVersions,
   uuidPattern,
@@ -34,8 +35,12 @@ export interface HttpsHostOptions {
   /** Hex SHA-256 of the public key in the host's certificate. */
   readonly keyHash: string
   readonly credentials: LinkCredentials
+  /** A new UUID at each start of vCenter; default: one for this process. */
+  readonly start?: string
   readonly timing?: Partial<LinkTiming>
 }
+
+const startOfProcess = randomUUID()
 
 /** In milliseconds. */
 export interface LinkTiming {
@@ -78,6 +83,7 @@ interface Instance {
 export class HttpsHost {
   readonly api: HostApi
   readonly #options: HttpsHostOptions
+  readonly #start: string
   readonly #timing: LinkTiming
   readonly #agents: Agent[] = []
   #agent: Agent
@@ -92,6 +98,7 @@ export class HttpsHost {
 
   constructor(options: HttpsHostOptions) {
     this.#options = options
+    this.#start = options.start ?? startOfProcess
     this.#timing = { ...usualTiming, ...options.timing }
     this.#credentials = options.credentials
     this.#keyHashes = new Set([options.keyHash])
@@ -280,6 +287,7 @@ export class HttpsHost {
         headers: {
           'content-type': 'application/json',
           [instanceHeader]: instance,
+          [startHeader]: this.#start,
           ...(received.length > 0 ? { [receivedHeader]: received.join(',') } : {}),
         },
         body,
@@ -312,7 +320,10 @@ export class HttpsHost {
   /** Who answers, and in which version; asked once for each outage. */
   async #greet(deadline?: AbortSignal): Promise<Instance> {
     if (this.#instance) return this.#instance
-    const { message } = await this.#exchange({ method: 'GET', path: rpcPath }, deadline)
+    const headers = { [startHeader]: this.#start }
+    const { status, message } = await this.#exchange({ method: 'GET', path: rpcPath, headers }, deadline)
+    // A refusal.
+    if (status >= 400) resultOf(message)
     if (!isGreeting(message)) throw malformed('it is no greeting of a host')
     const { versions, instance, hostId } = message as { versions: number[]; instance: string; hostId: string }
     if (hostId !== this.#options.hostId)

@@ -195,7 +195,13 @@ export class VCenter extends EventEmitter<VCenterEvents> {
       }),
       hostEncryption,
       restoration,
-      intents: new VmIntents({ store, inventory, clock, connections }),
+      intents: new VmIntents({
+        store,
+        inventory,
+        clock,
+        connections,
+        isWorking: (hostId) => services.networkHosts.isWorking(hostId),
+      }),
       inventory,
       conversions,
     }

@@ -18,6 +18,8 @@ export interface VmIntentsServices {
   readonly inventory: VmInventory
   readonly clock: () => Date
   readonly connections: HostConnections
+  /** Whether the host works on something that an earlier vCenter began; one that cannot be asked may. */
+  readonly isWorking: (hostId: string) => Promise<boolean>
 }
 
 export class VmIntents {
@@ -82,7 +84,8 @@ export class VmIntents {
     const moved = record?.datastore !== intent.datastore || record.vmx !== intent.vmx
     if (record === undefined || moved) return true
     const config = await read(intent, host)
-    if (config?.vmId === intent.vmId) return true
+    // It is whole, but a host may be about to remove it.
+    if (config?.vmId === intent.vmId) return !(await this.#mayBeWorkedOn(intent))
     try {
       // What is left of it, after a crash of the host too.
       if (config === undefined) await host.call((api) => api.destroyVirtualMachine(referenceOf(intent)))
@@ -108,6 +111,12 @@ export class VmIntents {
     const { datastore, vmx } = intent
     await this.#services.inventory.absorb(record, config, host, { place: { datastore, vmx } })
     return true
+  }
+
+  async #mayBeWorkedOn({ clusterId }: VmIntentRecord): Promise<boolean> {
+    const { connections, isWorking } = this.#services
+    const hosts = connections.ofCluster(clusterId)
+    return (await Promise.all(hosts.map(({ hostId }) => isWorking(hostId)))).includes(true)
   }
 
   #isForgotten({ beganAt }: VmIntentRecord): boolean {
