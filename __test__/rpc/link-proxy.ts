@@ -11,6 +11,10 @@ export interface LinkProxy {
   down: boolean
   /** Passes nothing on from the host: its answers are lost when the link is cut. */
   silent: boolean
+  /** What vCenter sends is late: it stays on the way, whatever becomes of vCenter, until `deliver`. */
+  late: boolean
+  readonly underWay: number
+  deliver(): void
   /** How many connections were made. */
   connections: number
   cut(): void
@@ -25,6 +29,7 @@ export async function startLinkProxy(
     for (const socket of sockets) socket.resetAndDestroy()
   }
   let isDown = false
+  const underWay: (() => void)[] = []
   const proxy: LinkProxy = {
     address: { host: '127.0.0.1', port: 0 },
     captured: [],
@@ -36,6 +41,14 @@ export async function startLinkProxy(
       if (down) cut()
     },
     silent: false,
+    late: false,
+    get underWay() {
+      return underWay.length
+    },
+    deliver: () => {
+      proxy.late = false
+      for (const send of underWay.splice(0)) send()
+    },
     connections: 0,
     cut,
   }
@@ -52,12 +65,13 @@ export async function startLinkProxy(
       one.on('error', () => other.destroy())
       one.on('close', () => {
         sockets.delete(one)
-        other.destroy()
+        if (!proxy.late) other.destroy()
       })
       one.on('data', (bytes: Buffer) => {
         if (one === far && proxy.silent) return
         proxy.captured.push(bytes)
-        other.write(bytes)
+        if (one === near && proxy.late) underWay.push(() => other.write(bytes))
+        else other.write(bytes)
       })
     }
   })

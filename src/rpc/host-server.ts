@@ -6,16 +6,16 @@ import { toErrorMessage } from './error-message.js'
 import type { HostApi } from './host-api.js'
 import { callHost, hostMethods, isHostMethod, type HostMethodName } from './host-methods.js'
 import { longestMessage, malformed, parseMessage, readBody } from './message-text.js'
+import { Askers } from './askers.js'
 import { RequestLog, type LoggedRequest, type RequestLogLimits } from './request-log.js'
 import { listOf, object, text, type Shape } from './shapes.js'
-import { VCenterStarts } from './vcenter-starts.js'
 import {
+  askerHeader,
   beatMs,
   instanceHeader,
   receivedHeader,
   rpcPath,
   rpcVersions,
-  startHeader,
   uuidPattern,
 } from './wire.js'
 
@@ -44,7 +44,7 @@ export class HostServer {
   readonly #certificate: CertificateKeeper | undefined
   /** A new one means: what was remembered is forgotten. */
   readonly #instance = randomUUID()
-  readonly #starts = new VCenterStarts()
+  readonly #askers = new Askers()
 
   constructor({ host, hostId, limits, certificate }: HostServerOptions) {
     this.#host = host
@@ -65,7 +65,7 @@ export class HostServer {
   async #route(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method, url = '' } = request
     if (method === 'GET' && url === rpcPath) {
-      this.#starts.greet(startOf(request))
+      if (!this.#askers.greet(askerOf(request))) return send(response, 410, {})
       return send(response, 200, { versions: rpcVersions, instance: this.#instance, hostId: this.#hostId })
     }
     const [, ofCertificate, step] = /^\/vmseal\/(\d{1,4})\/certificate(\/request)?$/.exec(url) ?? []
@@ -97,8 +97,9 @@ export class HostServer {
     if (method !== 'POST') throw malformed(`${method} is not answered here`)
     this.#log.forget(receivedIds(request))
     const body = await readBody(request, longestMessage)
-    // Only now: another start may have come while the body was read.
-    if (this.#log.find(id) === undefined) this.#starts.require(startOf(request))
+    // Only now: another may have asked while the body was read.
+    if (this.#log.find(id) === undefined && this.#askers.isFollowed(askerOf(request)))
+      return send(response, 410, {})
     return stream(response, this.#begin(id, body))
   }
 
@@ -134,9 +135,9 @@ async function renew(keeper: CertificateKeeper, asks: boolean, body: Buffer): Pr
 
 const isRequest: Shape = object({ method: isHostMethod, values: listOf(() => true, 16) })
 
-function startOf({ headers }: IncomingMessage): string | undefined {
-  const start = headers[startHeader]
-  return typeof start === 'string' && uuidPattern.test(start) ? start : undefined
+function askerOf({ headers }: IncomingMessage): string | undefined {
+  const asker = headers[askerHeader]
+  return typeof asker === 'string' && uuidPattern.test(asker) ? asker : undefined
 }
 
 function receivedIds({ headers }: IncomingMessage): string[] {

@@ -18,11 +18,11 @@ import type { RunningRequest } from './request-log.js'
 import { count, listOf, matching, object, text } from './shapes.js'
 import { keyHashOf, withTlsOptions, type LinkCredentials } from './tls-identity.js'
 import {
+  askerHeader,
   hostCertificateName,
   instanceHeader,
   isErrorMessage,
   receivedHeader,
-  startHeader,
   rpcPath,
   rpcVersions,
   uuidPattern,
@@ -35,12 +35,8 @@ export interface HttpsHostOptions {
   /** Hex SHA-256 of the public key in the host's certificate. */
   readonly keyHash: string
   readonly credentials: LinkCredentials
-  /** A new UUID at each start of vCenter; default: one for this process. */
-  readonly start?: string
   readonly timing?: Partial<LinkTiming>
 }
-
-const startOfProcess = randomUUID()
 
 /** In milliseconds. */
 export interface LinkTiming {
@@ -63,6 +59,8 @@ const usualTiming: LinkTiming = {
 }
 /** Attempts at a host that does not answer, while it has not got the request. */
 const undeliveredAttempts = 4
+/** HTTP status of a host that another has asked since. */
+const followed = 410
 /** Ids in one header. */
 const receivedAtOnce = 50
 
@@ -83,7 +81,6 @@ interface Instance {
 export class HttpsHost {
   readonly api: HostApi
   readonly #options: HttpsHostOptions
-  readonly #start: string
   readonly #timing: LinkTiming
   readonly #agents: Agent[] = []
   #agent: Agent
@@ -92,13 +89,14 @@ export class HttpsHost {
   #shown: ShownCertificate | undefined
   readonly #closed = new AbortController()
   #instance: Instance | undefined
+  /** A new one when another has followed it: who lives may ask again, what somebody sent who ended acts no more. */
+  #asker = randomUUID()
   #received: string[] = []
   /** Requests that are under way. */
   readonly #own = new Set<string>()
 
   constructor(options: HttpsHostOptions) {
     this.#options = options
-    this.#start = options.start ?? startOfProcess
     this.#timing = { ...usualTiming, ...options.timing }
     this.#credentials = options.credentials
     this.#keyHashes = new Set([options.keyHash])
@@ -247,9 +245,10 @@ export class HttpsHost {
           silentSince = undefined
           backoff.reset()
         })
-        if (status !== 409) return message
-        // It was restarted, and refused what was meant for its earlier instance.
+        if (status !== 409 && status !== followed) return message
+        // It was restarted, and refused what was meant for its earlier instance; or somebody asked it meanwhile.
         this.#instance = undefined
+        if (status === followed) this.#asker = randomUUID()
         if (attempt > undeliveredAttempts) throw this.#unreachable('it restarts again and again')
       } catch (error) {
         if (!(error instanceof LinkError)) throw error
@@ -287,7 +286,7 @@ export class HttpsHost {
         headers: {
           'content-type': 'application/json',
           [instanceHeader]: instance,
-          [startHeader]: this.#start,
+          [askerHeader]: this.#asker,
           ...(received.length > 0 ? { [receivedHeader]: received.join(',') } : {}),
         },
         body,
@@ -320,10 +319,7 @@ export class HttpsHost {
   /** Who answers, and in which version; asked once for each outage. */
   async #greet(deadline?: AbortSignal): Promise<Instance> {
     if (this.#instance) return this.#instance
-    const headers = { [startHeader]: this.#start }
-    const { status, message } = await this.#exchange({ method: 'GET', path: rpcPath, headers }, deadline)
-    // A refusal.
-    if (status >= 400) resultOf(message)
+    const { message } = await this.#askWho(deadline)
     if (!isGreeting(message)) throw malformed('it is no greeting of a host')
     const { versions, instance, hostId } = message as { versions: number[]; instance: string; hostId: string }
     if (hostId !== this.#options.hostId)
@@ -336,6 +332,15 @@ export class HttpsHost {
       )
     this.#instance = { version, id: instance }
     return this.#instance
+  }
+
+  async #askWho(deadline: AbortSignal | undefined): Promise<Reply> {
+    const ask = () =>
+      this.#exchange({ method: 'GET', path: rpcPath, headers: { [askerHeader]: this.#asker } }, deadline)
+    const reply = await ask()
+    if (reply.status !== followed) return reply
+    this.#asker = randomUUID()
+    return ask()
   }
 
   #exchange(what: Exchange, deadline?: AbortSignal): Promise<Reply> {

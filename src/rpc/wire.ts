@@ -9,8 +9,8 @@ export const certificatePath = 'certificate'
 export const rpcVersions: readonly number[] = [1]
 /** Instance of the host that a request is meant for. */
 export const instanceHeader = 'vmseal-instance'
-/** Which start of vCenter asks: a host takes nothing new from one that a later start has followed. */
-export const startHeader = 'vmseal-start'
+/** Which asker sends: a host takes nothing new from one that another has followed, and answers 410. */
+export const askerHeader = 'vmseal-asker'
 /** Ids of requests whose answers have arrived. */
 export const receivedHeader = 'vmseal-received'
 /** A host that works shows every so often that it lives, in milliseconds. */

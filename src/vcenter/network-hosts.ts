@@ -1,5 +1,4 @@
 /** The hosts that are reached over a network: how they join, and who keeps the link to each of them. */
-import { randomUUID } from 'node:crypto'
 import type { HostApi } from '../rpc/host-api.js'
 import { HttpsHost, type LinkTiming } from '../rpc/https-host.js'
 import { joinHost } from '../rpc/join-client.js'
@@ -38,8 +37,6 @@ export class NetworkHosts {
   readonly #services: () => Services
   readonly #authority: HostAuthority
   readonly #timing: Partial<LinkTiming>
-  /** This start of vCenter. */
-  readonly #start = randomUUID()
   readonly #links = new Map<string, HostLink>()
   #closed = false
 
@@ -177,7 +174,6 @@ export class NetworkHosts {
       hostId,
       keyHash,
       credentials,
-      start: this.#start,
       timing: this.#timing,
     })
     const next = await this.#authority.nextKey(hostId)
