@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::control::Control;
+use crate::copy_job::open_to_change;
 use crate::descriptor::{Descriptor, check_file_name, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
 
@@ -49,18 +50,12 @@ impl Target {
         Ok(target)
     }
 
-    /// The flat file of an unfinished disk, of the right length.
+    /// The flat file of an unfinished disk, of the right length and without a second name.
     pub(crate) fn reopen(descriptor: &Path, capacity: u64) -> Result<Self> {
         let flat_name = flat_name(descriptor)?;
         let flat = descriptor.with_file_name(&flat_name);
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-        let file = options.open(&flat).map_err(|error| Error::io("open", &flat, error))?;
-        let metadata = file.metadata().map_err(|error| Error::io("examine", &flat, error))?;
-        if !metadata.is_file() || metadata.len() != capacity {
+        let (flat, file) = open_to_change(flat)?;
+        if file.metadata().map_err(|error| Error::io("examine", &flat, error))?.len() != capacity {
             return Err(Error::extent(
                 &flat,
                 "it is not the unfinished file of this copy; start the copy again",

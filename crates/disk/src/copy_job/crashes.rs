@@ -153,7 +153,7 @@ impl Explored for CopyWorld {
                 record
             }
             None if is_disk => return Ok(()),
-            None => Record::new([7; 16], "source".to_owned(), Vec::new(), "descriptor".to_owned()),
+            None => Record::new([7; 16], "/source".to_owned(), Vec::new(), "descriptor".to_owned()),
         };
         if is_disk {
             return tidy(disk, &self.texts);

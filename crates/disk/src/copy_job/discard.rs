@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use vmseal_secret::SecretKey;
 
 use super::{engine, open_sealed_with_any};
@@ -248,17 +249,21 @@ fn differs(copy: &Path) -> Error {
     Error::state(copy, "it does not hold what the source holds; the source was kept")
 }
 
-/// A file that is to be changed or removed, and has no second name.
-pub(super) fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
+/// A file that is to be changed or removed, and has no second name, whose owner would see it.
+pub(crate) fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
-    let file = file.map_err(|error| Error::io("open", &path, error))?;
+    let no_file = |path: &Path| Error::extent(path, "it is not a regular file and is left alone");
+    let file = file.map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => no_file(&path),
+        _ => Error::io("open", &path, error),
+    })?;
     let metadata = file.metadata().map_err(|error| Error::io("examine", &path, error))?;
     if !metadata.is_file() {
-        return Err(Error::extent(&path, "it is not a regular file and is not removed"));
+        return Err(no_file(&path));
     }
     if metadata.nlink() > 1 {
-        return Err(Error::extent(&path, "it has more than one name (hard links) and is not removed"));
+        return Err(Error::extent(&path, "it has more than one name (hard links) and is left alone"));
     }
     Ok((path, file))
 }
