@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::control::Control;
+use crate::copy_job::discard_record_path;
 use crate::copy_job::open_to_change;
 use crate::descriptor::{Descriptor, check_file_name, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
@@ -23,11 +24,11 @@ pub(crate) struct Target {
 
 impl Target {
     /// Makes the flat file for the descriptor `descriptor` (`web01.vmdk` gets `web01-flat.vmdk`), `capacity` bytes long and
-    /// reading as zeros. Refused when any of the disk's names is taken or `needed` bytes are not free.
+    /// reading as zeros. Refused when any of the disk's names is taken, also by a disk that is still being overwritten, or `needed` bytes are not free.
     pub(crate) fn create(descriptor: &Path, capacity: u64, needed: u64) -> Result<Self> {
         let flat_name = flat_name(descriptor)?;
         let flat = descriptor.with_file_name(&flat_name);
-        for path in [descriptor, &copy_path(descriptor), &flat] {
+        for path in [descriptor, &copy_path(descriptor), &flat, &discard_record_path(descriptor)] {
             match fs::symlink_metadata(path) {
                 Ok(_) => {
                     return Err(Error::AlreadyExists { path: path.to_owned() });

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod crashes;
 mod discard;
+mod discard_record;
+mod discard_rest;
 mod engine;
 #[cfg(test)]
 mod mutations;
@@ -39,6 +41,8 @@ use crate::transform::Transform;
 use crate::uuid;
 
 pub use discard::{DiscardSource, discard_source, overwrite_file, verify_copy};
+pub use discard_record::discard_record_path;
+pub use discard_rest::{UnfinishedDiscard, finish_discard, unfinished_discard};
 pub use record::record_path as copy_job_path;
 
 /// Bytes copied between two syncs: few for a large disk, some for a small one.
