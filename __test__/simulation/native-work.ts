@@ -85,6 +85,7 @@ export const simulatedTasks = [
   'verifyCopy',
 ] as const
 export const simulatedPromises = [
+  'finishDiscard',
   'overwriteFile',
   'repairConversion',
   'rewrapDisk',

@@ -255,6 +255,9 @@ export declare function describeRawImage(path: string, diskId: string): string
 /** The direct calls, each knowing its objects by their tokens. */
 export declare function directCalls(): { xtsEncrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; xtsDecrypt(cipher: number, data: Uint8Array, firstSector: number | bigint): void; wrapKey(kek: number, key: number, wrapped: Uint8Array): void; unwrapKey(kek: number, wrapped: Uint8Array): number; wrapKeys(kek: number, keys: Float64Array, count: number, packed: Uint8Array): void; unwrapKeys(kek: number, packed: Uint8Array, lengths: Float64Array, count: number): number; disposeKey(key: number): void; disposeKeys(keys: Float64Array, count: number): void }
 
+/** What an interrupted overwriting left of a source as JSON: files, bytes. Null when there is nothing, or the source is whole. */
+export declare function discardInfo(source: string): string | null
+
 /** Removes the source of a finished copy after `verifyCopy`. */
 export declare function discardSource(source: string, copy: string, keks: KeyHandle[], binding: DiskBinding, how: 'unlink' | 'overwrite'): NativeTask
 
@@ -280,6 +283,9 @@ export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, 
 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
 export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
+
+/** Overwrites the rest of a source whose overwriting was interrupted, and removes it. False: there was nothing. */
+export declare function finishDiscard(source: string): Promise<boolean>
 
 /** From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve. */
 export declare function forbidCoreDumps(): void

@@ -146,6 +146,22 @@ pub fn overwrite_file(env: &Env, path: String) -> Result<Object<'_>> {
     background::promise(env, move || guard(|| vmseal_disk::overwrite_file(Path::new(&path))))
 }
 
+/// What an interrupted overwriting left of a source as JSON: files, bytes. Null when there is nothing, or the source is whole.
+#[napi]
+pub fn discard_info(source: String) -> Result<Option<String>> {
+    let left = guard(|| vmseal_disk::unfinished_discard(Path::new(&source)))?;
+    Ok(left.map(|left| {
+        let files: Vec<_> = left.files.iter().map(|file| file.to_string_lossy()).collect();
+        json!({ "files": files, "bytes": left.bytes }).to_string()
+    }))
+}
+
+/// Overwrites the rest of a source whose overwriting was interrupted, and removes it. False: there was nothing.
+#[napi(ts_return_type = "Promise<boolean>")]
+pub fn finish_discard(env: &Env, source: String) -> Result<Object<'_>> {
+    background::promise(env, move || guard(|| vmseal_disk::finish_discard(Path::new(&source))))
+}
+
 /// Removes what an interrupted copy or creation left of a disk. False: there was nothing.
 #[napi]
 pub fn remove_unfinished_disk(descriptor: String) -> Result<bool> {

@@ -104,6 +104,38 @@ test.serial(
 )
 
 test.serial(
+  'B8: an overwriting of the source that is killed is told, refused to others, and gone on with without a key',
+  async (t) => {
+    const site = await startSite(t)
+    const { path, run, keys } = site
+    const [image, copy] = [path('db01.raw'), path('copy.vmdk')]
+    writeFileSync(image, randomBytes(512 * mebibyte))
+    const plain = sha256(image)
+    const isBegun = () => existsSync(`${image}.vmseal-discard`)
+    const encrypt = ['disk', 'encrypt', image, '--to', copy, '--discard-source', 'overwrite']
+    const killed = await stopped(site, isBegun, encrypt, 'SIGKILL')
+    t.is(killed.status, null)
+    t.true(existsSync(image) && isBegun(), 'it was killed in the middle')
+    t.like((await run('disk', 'info', image)).answer, {
+      state: 'being overwritten',
+      discard: { files: [image], bytes: 512 * mebibyte },
+    })
+    const again = await run('disk', 'encrypt', image, '--to', path('again.vmdk'), ...keys)
+    t.is(again.code, 'VMSEAL_DISK_STATE', again.stdout)
+    t.is((await run('disk', 'abandon', image)).code, 'VMSEAL_DISK_STATE')
+
+    const resumed = await run('disk', 'resume', image)
+    t.is(resumed.status, 0, resumed.stderr)
+    t.like(resumed.answer, { mode: 'discard', source: 'overwritten', bytes: 512 * mebibyte })
+    t.is((await run('disk', 'verify', copy, ...keys)).answer.sha256, plain)
+    t.deepEqual(
+      readdirSync(site.folder).filter((name) => /^(copy|db01)/.test(name)),
+      ['copy-flat.vmdk', 'copy.vmdk', 'copy.vmdk.vmseal'],
+    )
+  },
+)
+
+test.serial(
   'Ctrl-C of a copy says how to go on and how to give up, which leaves the source alone',
   async (t) => {
     const site = await startSite(t)

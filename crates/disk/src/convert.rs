@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::control::Control;
+use crate::copy_job::unfinished_discard;
 use crate::descriptor::{Descriptor, Holes};
 use crate::error::{Error, Result};
 use crate::image::{Image, ImageFormat};
@@ -81,7 +82,13 @@ pub(crate) fn open_unsealed(path: &Path) -> Result<(Source, Option<Descriptor>)>
     let image = Image::identify(path)?;
     match (image.format, image.descriptor) {
         (_, Some((descriptor, _))) => Ok((plain_source(path, &descriptor)?, Some(descriptor))),
-        (ImageFormat::Raw, None) => Ok((Source::raw(path)?, None)),
+        (ImageFormat::Raw, None) => {
+            if unfinished_discard(path)?.is_some() {
+                let reason = "it is being overwritten, and a part of it may be gone; resume that";
+                return Err(Error::state(path, reason));
+            }
+            Ok((Source::raw(path)?, None))
+        }
         (format, None) => Err(Error::image(
             path,
             format!("it is a {} image; import it into the datastore first", format.as_str()),

@@ -63,8 +63,9 @@ mod verbatim;
 pub use control::{Control, Progress};
 pub use convert::{Outcome, create_plain, create_sealed};
 pub use copy_job::{
-    CopyJobInfo, DiscardSource, copy_job_info, copy_job_path, decrypt_copy, discard_source, encrypt_copy,
-    overwrite_file, recrypt_copy, resume_copy, verify_copy,
+    CopyJobInfo, DiscardSource, UnfinishedDiscard, copy_job_info, copy_job_path, decrypt_copy,
+    discard_record_path, discard_source, encrypt_copy, finish_discard, overwrite_file, recrypt_copy,
+    resume_copy, unfinished_discard, verify_copy,
 };
 pub use descriptor::{Descriptor, Holes};
 pub use error::{Error, Result};

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use crate::copy_job::copy_job_path;
+use crate::copy_job::{copy_job_path, discard_record_path, finish_discard};
 use crate::descriptor::{Descriptor, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
 use crate::in_place::job_path;
@@ -32,6 +32,8 @@ pub fn remove(descriptor_path: &Path) -> Result<()> {
     sync_directory(descriptor_path)?;
     unlink(&copy_path(descriptor_path))?;
     unlink(&job_path(descriptor_path))?;
+    // Of an overwriting that was not begun.
+    unlink(&discard_record_path(descriptor_path))?;
     unlink(&lock_path(descriptor_path))?;
     for name in descriptor.extents.iter().filter_map(|extent| extent.file.as_ref()) {
         unlink(&descriptor_path.with_file_name(name))?;
@@ -40,7 +42,8 @@ pub fn remove(descriptor_path: &Path) -> Result<()> {
 }
 
 /// Removes what a process that died left of a disk it was making at `descriptor_path`: the flat file, the second copy and
-/// temporary descriptors. Refused with [`Error::DiskState`] when the descriptor exists, because then the disk is whole.
+/// temporary descriptors. A source that was being overwritten is overwritten to its end first, as
+/// [`finish_discard`](crate::finish_discard) does. Refused with [`Error::DiskState`] when the descriptor exists, because then the disk is whole.
 /// The caller makes sure that nobody is making the disk now. Returns whether anything was there.
 pub fn remove_unfinished(descriptor_path: &Path) -> Result<bool> {
     match fs::symlink_metadata(descriptor_path) {
@@ -50,7 +53,7 @@ pub fn remove_unfinished(descriptor_path: &Path) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io("examine", descriptor_path, error)),
     }
-    let mut found = false;
+    let mut found = finish_discard(descriptor_path)?;
     let flat = descriptor_path.with_file_name(flat_name(descriptor_path)?);
     let copy = copy_path(descriptor_path);
     let mut left = temporaries(descriptor_path)?;

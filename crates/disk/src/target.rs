@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use crate::control::Control;
+use crate::copy_job::discard_record_path;
+use crate::copy_job::open_to_change;
 use crate::descriptor::{Descriptor, check_file_name, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
 
@@ -22,11 +24,11 @@ pub(crate) struct Target {
 
 impl Target {
     /// Makes the flat file for the descriptor `descriptor` (`web01.vmdk` gets `web01-flat.vmdk`), `capacity` bytes long and
-    /// reading as zeros. Refused when any of the disk's names is taken or `needed` bytes are not free.
+    /// reading as zeros. Refused when any of the disk's names is taken, also by a disk that is still being overwritten, or `needed` bytes are not free.
     pub(crate) fn create(descriptor: &Path, capacity: u64, needed: u64) -> Result<Self> {
         let flat_name = flat_name(descriptor)?;
         let flat = descriptor.with_file_name(&flat_name);
-        for path in [descriptor, &copy_path(descriptor), &flat] {
+        for path in [descriptor, &copy_path(descriptor), &flat, &discard_record_path(descriptor)] {
             match fs::symlink_metadata(path) {
                 Ok(_) => {
                     return Err(Error::AlreadyExists { path: path.to_owned() });
@@ -49,18 +51,12 @@ impl Target {
         Ok(target)
     }
 
-    /// The flat file of an unfinished disk, of the right length.
+    /// The flat file of an unfinished disk, of the right length and without a second name.
     pub(crate) fn reopen(descriptor: &Path, capacity: u64) -> Result<Self> {
         let flat_name = flat_name(descriptor)?;
         let flat = descriptor.with_file_name(&flat_name);
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-        let file = options.open(&flat).map_err(|error| Error::io("open", &flat, error))?;
-        let metadata = file.metadata().map_err(|error| Error::io("examine", &flat, error))?;
-        if !metadata.is_file() || metadata.len() != capacity {
+        let (flat, file) = open_to_change(flat)?;
+        if file.metadata().map_err(|error| Error::io("examine", &flat, error))?.len() != capacity {
             return Err(Error::extent(
                 &flat,
                 "it is not the unfinished file of this copy; start the copy again",

@@ -6,6 +6,7 @@ import { VmsealError, isVmsealError, type CryptoKeyId } from '../../errors.js'
 import { native, type KeyHandle, type NativeTask } from '../../native/load.js'
 import { output } from '../output.js'
 import { sizeText } from '../progress.js'
+import { resumeOf, unfinishedDiscard } from './discard.js'
 import type { KeySource } from './key-source.js'
 import { atMost, follow, type RateOption, type TaskOutcome } from './progress.js'
 import { anyOf, bindingOf, noVm, readDisk, readEncrypted } from './state.js'
@@ -96,9 +97,10 @@ export async function discard(
     await follow('verifying', native.discardSource(source, target, [...keks], binding, how))
   } catch (error) {
     if (!isVmsealError(error)) throw error
+    const goOn = isBeingOverwritten(source) ? `. Go on with: ${resumeOf(source)}` : ''
     throw new VmsealError(
       error.code,
-      `${target} is complete, but its source was not removed: ${error.message}`,
+      `${target} is complete, but its source was not removed: ${error.message}${goOn}`,
       {
         cause: error,
         details: error.details,
@@ -149,11 +151,22 @@ async function opening(
 
 function abandonCopy(descriptor: string): void {
   const target = resolve(descriptor)
+  if (unfinishedDiscard(target) !== undefined)
+    throw new VmsealError(
+      'VMSEAL_DISK_STATE',
+      `${target} is no copy but a source that is being overwritten; go on with: ${resumeOf(target)}`,
+      { details: { subject: target } },
+    )
   if (!native.removeUnfinishedDisk(target))
     throw new VmsealError('VMSEAL_NOT_FOUND', `there is no unfinished copy to ${target}`, {
       details: { subject: target },
     })
   output.answer({ disk: target, removed: true }, () => `what was copied to ${target} is removed`)
+}
+
+/** A record that is damaged has been told of by the error that matters. */
+function isBeingOverwritten(source: string): boolean {
+  return existsSync(`${source}.vmseal-discard`)
 }
 
 function isInterrupted(target: string): boolean {

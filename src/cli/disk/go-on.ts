@@ -6,6 +6,7 @@ import { maxRateOption } from '../arguments.js'
 import { output } from '../output.js'
 import { sizeText } from '../progress.js'
 import { addDiscard, interruptedCopy, resumeCopy, type DiscardOption } from './copy.js'
+import { finishDiscard, unfinishedDiscard } from './discard.js'
 import { runInPlace } from './in-place.js'
 import { addKeyOptions, keyHelp, withKeys, type KeyOptions, type KeySource } from './key-source.js'
 import { atMost, follow, type RateOption, type TaskOutcome } from './progress.js'
@@ -21,7 +22,10 @@ export function addGoOnCommands(disk: Command): void {
     .description(
       'Go on with a conversion, in place or to a copy, where it stood, whatever stopped it, and end it.',
     )
-    .argument('<descriptor>', 'VMDK descriptor of a disk in conversion, or the one of the coming copy')
+    .argument(
+      '<descriptor>',
+      'VMDK descriptor of a disk in conversion, the one of the coming copy, or a source that was being overwritten',
+    )
     .option(
       '--vm-id <uuid>',
       'VM that the disk is bound to: when its descriptor has lost it, or the copy was begun with one',
@@ -35,6 +39,7 @@ export function addGoOnCommands(disk: Command): void {
 Example:
   vmseal disk resume db01.vmdk --server kms.example.com:5696 --credentials ./issued
 The job record is authenticated under the key of the disk before the first byte is written.
+A source whose overwriting (--discard-source overwrite) was interrupted is overwritten to its end, without a key.
 \`vmseal disk info\` names the keys it needs. Until the KMS is back, \`vmseal disk repair\` needs none.`,
     )
     .action(resumeDisk)
@@ -69,6 +74,11 @@ async function resumeDisk(
       'VMSEAL_INVALID_ARGUMENT',
       `no copy to ${descriptor} is unfinished: there is no source`,
     )
+  const left = unfinishedDiscard(descriptor)
+  if (left !== undefined) {
+    await finishDiscard(descriptor, left)
+    return
+  }
   const disk = readDisk(descriptor)
   const conversion = requireConversion(disk)
   await withKeys(options, async (keys) => {

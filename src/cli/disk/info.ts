@@ -4,6 +4,7 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { output, table } from '../output.js'
 import { sizeText } from '../progress.js'
+import { describeDiscard, unfinishedDiscard } from './discard.js'
 import { interruptedCopy, type CopyState } from './copy.js'
 import { readDisk, type ConversionState, type DataKeyState, type DiskState } from './state.js'
 
@@ -25,7 +26,10 @@ What it says comes from the files alone: a hint where to look, which \`vmseal di
 function showDisk(file: string): void {
   const path = resolve(file)
   const copy = existsSync(path) ? undefined : interruptedCopy(path)
-  if (copy === undefined) output.answer(readDisk(file), describe)
+  const discard = unfinishedDiscard(path)
+  if (copy === undefined && discard !== undefined)
+    output.answer({ path, state: 'being overwritten', discard }, () => describeDiscard(path, discard))
+  else if (copy === undefined) output.answer(readDisk(file), describe)
   else output.answer({ path, state: 'unfinished copy', copy }, () => describeCopy(path, copy))
 }
 

@@ -6,7 +6,6 @@
 
 mod source_world;
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,7 +25,7 @@ use crate::in_place::model::world::{ModelForms, UNIT};
 use crate::in_place::model::{Fault, Forms as _, Image, Lie, ModelDisk, Rule};
 use crate::in_place::storage::{Name, Storage as _, failed, read_exact, write_all};
 use crate::in_place::{JobMode, MacKey};
-use source_world::SourceWorld;
+use source_world::{Kind, SourceWorld};
 
 const MODES: [JobMode; 3] = [JobMode::Encrypt, JobMode::Decrypt, JobMode::Recrypt];
 
@@ -153,7 +152,7 @@ impl Explored for CopyWorld {
                 record
             }
             None if is_disk => return Ok(()),
-            None => Record::new([7; 16], "source".to_owned(), Vec::new(), "descriptor".to_owned()),
+            None => Record::new([7; 16], "/source".to_owned(), Vec::new(), "descriptor".to_owned()),
         };
         if is_disk {
             return tidy(disk, &self.texts);
@@ -252,13 +251,12 @@ fn text(disk: &mut ModelDisk, name: Name) -> Result<Option<String>> {
 
 fn sources(lie: Option<Lie>) -> Vec<SourceWorld> {
     let data = SMALL.forms().0;
-    let of = |how, sealed| SourceWorld { how, data: data.clone(), sealed, lie, begun_whole: Cell::new(true) };
-    vec![
-        of(DiscardSource::Unlink, false),
-        of(DiscardSource::Unlink, true),
-        of(DiscardSource::Overwrite, false),
-        of(DiscardSource::Overwrite, true),
-    ]
+    let kinds = [Kind::Plain, Kind::Sealed, Kind::Image];
+    let of = |(how, kind)| SourceWorld { how, data: data.clone(), kind, lie, promises: true };
+    [DiscardSource::Unlink, DiscardSource::Overwrite]
+        .into_iter()
+        .flat_map(|how| kinds.map(|kind| of((how, kind))))
+        .collect()
 }
 
 #[test]
@@ -340,12 +338,15 @@ fn a_barrier_that_is_left_out_is_found() {
             assert!(found.is_err(), "{shape:?}: {found:?}");
         }
     }
-    for (lie, how) in
-        [(Lie::SyncFolder, DiscardSource::Overwrite), (Lie::Sync(Name::Flat), DiscardSource::Overwrite)]
-    {
-        for world in sources(Some(lie)).into_iter().filter(|world| world.how == how) {
+    let overwritten = |lie| sources(lie).into_iter().filter(|world| world.how == DiscardSource::Overwrite);
+    for lie in [Lie::SyncFolder, Lie::Sync(Name::Flat), Lie::Sync(Name::Temporary)] {
+        for world in overwritten(Some(lie)) {
             let found = explore(&world, ALL, ALL);
-            assert!(found.is_err(), "{lie:?} {how:?}: {found:?}");
+            assert!(found.is_err(), "{lie:?} {:?}: {found:?}", world.kind);
         }
+    }
+    for world in overwritten(None) {
+        let found = explore(&SourceWorld { promises: false, ..world }, ALL, ALL);
+        assert!(found.is_err(), "a wish that nobody remembers: {found:?}");
     }
 }

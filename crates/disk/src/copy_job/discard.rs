@@ -8,8 +8,11 @@ use std::sync::Mutex;
 use std::thread;
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use vmseal_secret::SecretKey;
 
+use super::discard_record::{DiscardRecord, Doomed};
+use super::discard_rest::refuse_needed;
 use super::{engine, open_sealed_with_any};
 use crate::buffer::Buffer;
 use crate::control::Control;
@@ -85,8 +88,9 @@ fn open_either(path: &Path, keks: &[&SecretKey], binding: &Binding<'_>, own_id: 
 /// Removes `source` after [`verify_copy`] accepted the disk at `copy`, which is made durable first.
 ///
 /// [`Error::DiskState`] when the two differ, [`Error::ExtentInvalid`] when the source's file has a second name; nothing is
-/// removed then. A crash leaves the whole source, or of a disk files that nothing takes for one
-/// ([`remove_unfinished`](crate::remove_unfinished) takes them away) and of an image that is overwritten a part.
+/// removed then. A crash leaves the whole source, or files that nothing takes for a disk or image. Those that were to be
+/// overwritten have a record, with which [`finish_discard`](crate::finish_discard) goes on;
+/// [`remove_unfinished`](crate::remove_unfinished) takes away what has none.
 pub fn discard_source(
     source: &Path,
     copy: &Path,
@@ -111,26 +115,32 @@ pub fn discard_source(
     }
     sync_directory(copy)?;
     let files = names.into_iter().map(open_to_change).collect::<Result<Vec<(PathBuf, File)>>>()?;
-    let locks: Vec<DiskLock> = if is_disk {
-        files
-            .iter()
-            .take(1)
-            .map(|(path, file)| DiskLock::take(source, path, file, Changes::Data))
-            .collect::<Result<_>>()?
+    let record = if how == DiscardSource::Overwrite {
+        let paths: Vec<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
+        refuse_needed(source, &paths)?;
+        let doomed = files.iter().map(|(path, file)| Doomed::new(path, file)).collect::<Result<_>>()?;
+        Some(DiscardRecord::new(doomed).text()?)
     } else {
-        Vec::new()
+        None
     };
+    let lock =
+        files.first().map(|(path, file)| DiskLock::take(source, path, file, Changes::Data)).transpose()?;
     let storages = files.into_iter().map(|(path, file)| storage_of(source, &path, file));
     let mut storages = storages.collect::<Result<Vec<_>>>()?;
-    if let Some(first) = storages.first_mut().filter(|_| is_disk) {
-        // From here on nobody takes it for a disk, however much of it is overwritten.
-        engine::take_names(first)?;
+    let mut names = FileStorage::names(source, "")?;
+    if !storages.is_empty() {
+        engine::promise(&mut names, record.as_deref())?;
+        if is_disk {
+            // From here on nobody takes it for a disk, however much of it is overwritten.
+            engine::take_names(&mut names)?;
+        }
     }
     for storage in &mut storages {
         engine::take_data(storage, how)?;
     }
-    drop(locks);
-    sync_directory(source)
+    engine::end(&mut names)?;
+    drop(lock);
+    Ok(())
 }
 
 /// The files that hold the data of the disk or image at `path`.
@@ -142,7 +152,7 @@ fn files_of(path: &Path, disk: &OpenDisk) -> Vec<PathBuf> {
     names.map(|name| path.with_file_name(name)).collect()
 }
 
-fn storage_of(disk: &Path, extent: &Path, file: File) -> Result<FileStorage> {
+pub(super) fn storage_of(disk: &Path, extent: &Path, file: File) -> Result<FileStorage> {
     FileStorage::with_flat(disk, extent.file_name().unwrap_or_default(), file)
 }
 
@@ -248,17 +258,21 @@ fn differs(copy: &Path) -> Error {
     Error::state(copy, "it does not hold what the source holds; the source was kept")
 }
 
-/// A file that is to be changed or removed, and has no second name.
-pub(super) fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
+/// A file that is to be changed or removed, and has no second name, whose owner would see it.
+pub(crate) fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
-    let file = file.map_err(|error| Error::io("open", &path, error))?;
+    let no_file = |path: &Path| Error::extent(path, "it is not a regular file and is left alone");
+    let file = file.map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => no_file(&path),
+        _ => Error::io("open", &path, error),
+    })?;
     let metadata = file.metadata().map_err(|error| Error::io("examine", &path, error))?;
     if !metadata.is_file() {
-        return Err(Error::extent(&path, "it is not a regular file and is not removed"));
+        return Err(no_file(&path));
     }
     if metadata.nlink() > 1 {
-        return Err(Error::extent(&path, "it has more than one name (hard links) and is not removed"));
+        return Err(Error::extent(&path, "it has more than one name (hard links) and is left alone"));
     }
     Ok((path, file))
 }

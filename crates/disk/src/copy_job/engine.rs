@@ -4,8 +4,8 @@
 //! 2. Stretch by stretch the data; **barrier**; the record with the next frontier.
 //! 3. All data; **barrier**; second copy and descriptor: the disk exists. Then the record goes.
 //!
-//! The source goes in this order: its descriptor, durably, so that nobody takes what is left for a disk; second copy; data,
-//! overwritten and synced where that is wanted; the names.
+//! The source goes in this order: a record that it is to be overwritten, where that is wanted; its descriptor, durably, so
+//! that nobody takes what is left for a disk; second copy; data, overwritten and synced; the names, durably; the record.
 
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -88,18 +88,45 @@ pub(super) fn tidy<S: Storage>(storage: &mut S, texts: &Texts) -> Result<()> {
     remove(storage, Name::CopyRecord)
 }
 
-/// First step of taking a source away: it is no disk any more.
+/// First step of taking a source away: what becomes of its data is durable. `record` is none when it is only unlinked.
+pub(super) fn promise<S: Storage>(storage: &mut S, record: Option<&str>) -> Result<()> {
+    match record {
+        Some(text) => replace(storage, Name::DiscardRecord, text.as_bytes()),
+        None => remove(storage, Name::DiscardRecord),
+    }
+}
+
+/// Second step: it is no disk any more.
 pub(super) fn take_names<S: Storage>(storage: &mut S) -> Result<()> {
     remove(storage, Name::Descriptor)?;
+    take_copy(storage)
+}
+
+/// The second copy of a descriptor that is gone.
+pub(super) fn take_copy<S: Storage>(storage: &mut S) -> Result<()> {
     unlink(storage, Name::Copy)
 }
 
-/// Second step, for each of its files: the data goes. The caller makes that durable.
+/// Third step, for each of its files: the data goes. The caller makes that durable.
 pub(super) fn take_data<S: Storage>(storage: &mut S, how: DiscardSource) -> Result<()> {
     if how == DiscardSource::Overwrite {
         overwrite(storage)?;
     }
     unlink(storage, Name::Flat)
+}
+
+/// What a run that goes on does with a name that is gone, before it relies on that: when the folder failed to sync, a power cut may
+/// still bring the name back, and no later sync says anything about that. Between the two calls it names an empty file.
+pub(super) fn take_again<S: Storage>(storage: &mut S, name: Name) -> Result<()> {
+    unlink(storage, name)?;
+    storage.create(name).map_err(failed(storage, "create", name))?;
+    remove(storage, name)
+}
+
+/// Last step: no name comes back, and then nobody needs the record.
+pub(super) fn end<S: Storage>(storage: &mut S) -> Result<()> {
+    storage.sync_folder().map_err(failed(storage, "sync the folder of", Name::Flat))?;
+    remove(storage, Name::DiscardRecord)
 }
 
 /// Zeros over everything that is no hole, durably.

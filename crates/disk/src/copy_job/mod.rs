@@ -8,7 +8,11 @@
 #[cfg(test)]
 mod crashes;
 mod discard;
+mod discard_record;
+mod discard_rest;
 mod engine;
+#[cfg(test)]
+mod mutations;
 mod record;
 
 use std::fs;
@@ -18,7 +22,7 @@ use std::time::Instant;
 use vmseal_secret::SecretKey;
 use vmseal_xts::Xts;
 
-use self::discard::open_to_change;
+pub(crate) use self::discard::open_to_change;
 use self::engine::Copying;
 use self::record::{Record, record_path};
 use crate::control::Control;
@@ -37,6 +41,8 @@ use crate::transform::Transform;
 use crate::uuid;
 
 pub use discard::{DiscardSource, discard_source, overwrite_file, verify_copy};
+pub use discard_record::discard_record_path;
+pub use discard_rest::{UnfinishedDiscard, finish_discard, unfinished_discard};
 pub use record::record_path as copy_job_path;
 
 /// Bytes copied between two syncs: few for a large disk, some for a small one.
@@ -132,10 +138,8 @@ pub fn resume_copy(
 ) -> Result<Outcome> {
     let begun = Instant::now();
     control.check()?;
-    let unproven = Record::read(target)?;
+    let (unproven, descriptor) = read_unproven(target)?;
     let job = record_path(target);
-    let descriptor = Descriptor::parse(unproven.descriptor().as_bytes())
-        .map_err(|_| Error::job(&job, "the descriptor in it is damaged; start the copy again"))?;
     let capacity = descriptor.capacity_sectors() * 512;
     let path = PathBuf::from(unproven.source());
     // The key is opened before anything else that the record says is believed.
@@ -182,14 +186,11 @@ pub fn resume_copy(
 
 /// The copy to `target` that was interrupted, read without a key and so a hint only; `None` when there is none.
 pub fn copy_job_info(target: &Path) -> Result<Option<CopyJobInfo>> {
-    let record = match Record::read(target) {
-        Ok(record) => record,
+    let (record, descriptor) = match read_unproven(target) {
+        Ok(read) => read,
         Err(Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let job = record_path(target);
-    let descriptor = Descriptor::parse(record.descriptor().as_bytes())
-        .map_err(|_| Error::job(&job, "the descriptor in it is damaged; start the copy again"))?;
     let disk_id = descriptor.sealed.as_ref().map(|sealed| sealed.id).or_else(|| descriptor.disk_id());
     Ok(Some(CopyJobInfo {
         source: PathBuf::from(record.source()),
@@ -198,6 +199,23 @@ pub fn copy_job_info(target: &Path) -> Result<Option<CopyJobInfo>> {
         disk_id: disk_id.unwrap_or_default(),
         keks: descriptor.sealed.as_ref().map(kek_names).unwrap_or_default(),
     }))
+}
+
+/// The record of the copy to `target` and the descriptor in it, which fit each other and the target; whether they are
+/// authentic only the key tells. One of a copy to another name may be: it is of the same source.
+fn read_unproven(target: &Path) -> Result<(Record, Descriptor)> {
+    let record = Record::read(target)?;
+    let job = record_path(target);
+    let descriptor = Descriptor::parse(record.descriptor().as_bytes())
+        .map_err(|_| Error::job(&job, "the descriptor in it is damaged; start the copy again"))?;
+    let flat = flat_name(target)?;
+    if !matches!(descriptor.extents.as_slice(), [only] if only.file.as_ref() == Some(&flat)) {
+        return Err(Error::job(&job, "it is of a copy to another disk; put back the one that stood here"));
+    }
+    if record.frontier() > descriptor.capacity_sectors() * 512 {
+        return Err(Error::job(&job, "it tells of more than the disk has; start the copy again"));
+    }
+    Ok((record, descriptor))
 }
 
 /// An interrupted copy, as its record tells.

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
@@ -17,6 +18,8 @@ use crate::source::Stamp;
 const VERSION: u32 = 1;
 /// Two descriptors of the largest size would be more; no real one is.
 const MAX_LEN: u64 = 4 << 20;
+/// PATH_MAX of Linux.
+const MAX_PATH: usize = 4096;
 /// Apart from what else is signed with keys of this kind.
 const TITLE: &str = "vmseal copy 1\n";
 
@@ -57,10 +60,21 @@ impl Record {
     pub(super) fn read(target: &Path) -> Result<Self> {
         let path = record_path(target);
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(&path);
-        let file = file.map_err(|error| Error::io("open", &path, error))?;
         let damaged =
             || Error::job(&path, "it is damaged; remove what is unfinished and start the copy again");
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+            Ok(file) => file,
+            Err(error) => {
+                return Err(match error.raw_os_error().map(Errno::from_raw_os_error) {
+                    // A symbolic link, or a socket.
+                    Some(Errno::LOOP | Errno::NXIO) => damaged(),
+                    _ => Error::io("open", &path, error),
+                });
+            }
+        };
+        if !file.metadata().map_err(|error| Error::io("examine", &path, error))?.is_file() {
+            return Err(damaged());
+        }
         let mut text = String::new();
         match file.take(MAX_LEN).read_to_string(&mut text) {
             Ok(_) => {}
@@ -74,7 +88,9 @@ impl Record {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (json, mac) = text.trim_end().split_once('\n')?;
         let fields: Fields = serde_json::from_str(json).ok()?;
-        (fields.v == VERSION).then(|| Self { fields, json: json.to_owned(), mac: mac.to_owned() })
+        let is_path =
+            fields.source.starts_with('/') && fields.source.len() < MAX_PATH && !fields.source.contains('\0');
+        (fields.v == VERSION && is_path).then(|| Self { fields, json: json.to_owned(), mac: mac.to_owned() })
     }
 
     /// That a holder of the key wrote it.
@@ -120,10 +136,10 @@ impl Record {
     }
 }
 
-fn signed(json: &str) -> String {
+pub(super) fn signed(json: &str) -> String {
     format!("{TITLE}{json}")
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

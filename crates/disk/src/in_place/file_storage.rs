@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::job_path;
 use super::storage::{NAMES, Name, Patience, Storage};
-use crate::copy_job::copy_job_path;
+use crate::copy_job::{copy_job_path, discard_record_path};
 use crate::descriptor::{copy_path, folder_of, rename_new};
 use crate::error::{Error, Result};
 use crate::lock::{Changes, DiskLock};
@@ -62,6 +62,7 @@ impl FileStorage {
             job_path(descriptor),
             descriptor.with_file_name(temporary),
             copy_job_path(descriptor),
+            discard_record_path(descriptor),
         ];
         Ok(Self { paths, files: [const { None }; NAMES], lock: None })
     }

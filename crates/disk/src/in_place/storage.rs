@@ -21,10 +21,12 @@ pub(crate) enum Name {
     Temporary,
     /// `web01.vmdk.vmseal-copy`, the record of an unfinished copy to this disk
     CopyRecord,
+    /// `web01.vmdk.vmseal-discard`, the record of a source that is being overwritten
+    DiscardRecord,
 }
 
 /// Names there are.
-pub(crate) const NAMES: usize = 6;
+pub(crate) const NAMES: usize = 7;
 
 /// A folder with the files of one job. What is not synced may be lost by a crash, in any combination, down to parts of
 /// one write; [`Storage::sync`] covers a file's data, [`Storage::sync_folder`] the names.

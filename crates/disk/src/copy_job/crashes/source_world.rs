@@ -1,24 +1,78 @@
-//! The source of a copy, being taken away: whole, or nothing that opens as a disk.
-
-use std::cell::Cell;
+//! The source of a copy, being taken away: whole, or nothing that opens as a disk; and no name goes before its data when
+//! that is to be overwritten.
 
 use super::super::discard::DiscardSource;
-use super::super::engine::{take_data, take_names};
-use super::exists;
-use crate::error::Result;
+use super::super::discard_record::DiscardRecord;
+use super::super::engine::{end, promise, take_again, take_copy, take_data, take_names};
+use super::{exists, text};
+use crate::error::{Error, Result};
 use crate::in_place::model::explore::Explored;
-use crate::in_place::model::world::UNIT;
-use crate::in_place::model::{Fate, Image, Lie, ModelDisk, put};
+use crate::in_place::model::{Change, Fate, Image, Lie, ModelDisk, Moment, put};
 use crate::in_place::storage::{NAMES, Name, Storage as _, failed};
+
+/// As the record of the real thing says it, but for identity, which the model has not.
+const RECORD: &str = "{\"v\":1,\"overwritten\":[{\"name\":\"d-flat.vmdk\",\"file\":7,\"len\":80}]}\n";
+
+/// What is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    Sealed,
+    /// An image, which has no descriptor.
+    Image,
+}
 
 /// The source of a copy that is durable, being taken away.
 pub(super) struct SourceWorld {
     pub(super) how: DiscardSource,
     pub(super) data: Vec<u8>,
-    pub(super) sealed: bool,
+    pub(super) kind: Kind,
     pub(super) lie: Option<Lie>,
-    /// Whether the last run found a whole source.
-    pub(super) begun_whole: Cell<bool>,
+    /// Whether the wish to overwrite is written down first, as it must be.
+    pub(super) promises: bool,
+}
+
+impl SourceWorld {
+    /// Whether this may be a file of the source's data: no other has its length.
+    fn is_data(&self, len: usize) -> bool {
+        len == self.data.len()
+    }
+
+    /// What the user does about a source that is whole.
+    fn discard(&self, disk: &mut ModelDisk) -> Result<()> {
+        if self.promises {
+            promise(disk, (self.how == DiscardSource::Overwrite).then_some(RECORD))?;
+        }
+        if self.kind != Kind::Image {
+            take_names(disk)?;
+        }
+        take_data(disk, self.how)?;
+        end(disk)
+    }
+
+    /// What the user does about one that is being overwritten.
+    fn resume(&self, disk: &mut ModelDisk) -> Result<()> {
+        let record = text(disk, Name::DiscardRecord)?.and_then(|text| DiscardRecord::parse(&text));
+        let Some(record) = record else {
+            return Err(Error::job(disk.path(Name::DiscardRecord), "it is damaged"));
+        };
+        promise(disk, Some(&record.text()?))?;
+        if self.kind != Kind::Image {
+            take_again(disk, Name::Descriptor)?;
+            take_copy(disk)?;
+        }
+        if is_there(disk, Name::Flat)? {
+            take_data(disk, DiscardSource::Overwrite)?;
+        } else {
+            take_again(disk, Name::Flat)?;
+        }
+        end(disk)
+    }
+}
+
+/// Whether a file is there that is not empty.
+fn is_there(disk: &mut ModelDisk, name: Name) -> Result<bool> {
+    Ok(exists(disk, name)? && disk.len(name).map_err(failed(disk, "examine", name))? > 0)
 }
 
 impl Explored for SourceWorld {
@@ -28,8 +82,8 @@ impl Explored for SourceWorld {
 
     fn untouched(&self) -> Image {
         let mut files = [const { None }; NAMES];
-        files[Name::Descriptor as usize] = Some(b"descriptor".to_vec());
-        files[Name::Copy as usize] = self.sealed.then(|| b"second copy".to_vec());
+        files[Name::Descriptor as usize] = (self.kind != Kind::Image).then(|| b"descriptor".to_vec());
+        files[Name::Copy as usize] = (self.kind == Kind::Sealed).then(|| b"second copy".to_vec());
         files[Name::Flat as usize] = Some(self.data.clone());
         Image { files }
     }
@@ -37,55 +91,68 @@ impl Explored for SourceWorld {
     fn disk(&self, image: &Image, record: bool) -> ModelDisk {
         let disk = ModelDisk::new(image, None, record);
         disk.lie(self.lie);
+        // Zeros that were written are no hole: what a failed sync lost is written again.
+        disk.show_no_holes();
         disk
     }
 
     fn go_on(&self, disk: &mut ModelDisk) -> Result<()> {
-        let named = exists(disk, Name::Descriptor)?;
-        self.begun_whole.set(named);
-        if named {
-            take_names(disk)?;
+        let (named, promised) = (is_there(disk, Name::Descriptor)?, exists(disk, Name::DiscardRecord)?);
+        let data = is_there(disk, Name::Flat)?;
+        if named || self.kind == Kind::Image && data && !promised {
+            return self.discard(disk);
         }
-        if exists(disk, Name::Flat)? {
-            // What is left of a source is refused as one, and taken away as what is unfinished.
-            take_data(disk, if named { self.how } else { DiscardSource::Unlink })?;
+        if promised {
+            return self.resume(disk);
         }
-        if exists(disk, Name::Copy)? {
-            disk.unlink(Name::Copy).map_err(failed(disk, "remove", Name::Copy))?;
+        // What is left is no source any more and is taken away as what is unfinished.
+        if data {
+            take_data(disk, DiscardSource::Unlink)?;
         }
-        disk.sync_folder().map_err(failed(disk, "sync the folder of", Name::Flat))
+        take_copy(disk)?;
+        end(disk)
     }
 
-    /// Whole, or nothing that opens as a disk.
+    /// Whole, or nothing that opens as a disk or image.
     fn check_at_rest(&self, image: &Image) -> Result<(), String> {
-        let file = |name: Name| image.files[name as usize].as_ref();
-        let opens = file(Name::Descriptor).is_some() && file(Name::Flat).is_some();
-        if opens && file(Name::Flat) != Some(&self.data) {
-            Err("a source that is no longer whole opens".to_owned())
-        } else {
-            Ok(())
+        let file = |name: Name| image.files[name as usize].as_ref().filter(|bytes| !bytes.is_empty());
+        let opens = match self.kind {
+            Kind::Image => file(Name::DiscardRecord).is_none(),
+            Kind::Plain | Kind::Sealed => file(Name::Descriptor).is_some(),
+        };
+        if opens && file(Name::Flat).is_some_and(|data| *data != self.data) {
+            return Err("a source that is no longer whole opens".to_owned());
         }
+        Ok(())
     }
 
-    fn check_done(&self, disk: &ModelDisk) -> Result<(), String> {
-        if [Name::Descriptor, Name::Copy, Name::Flat].iter().any(|&name| disk.content(name).is_some()) {
-            return Err("the source is still there".to_owned());
+    /// No power cut at this moment frees blocks that hold data: whose name is gone, or may be.
+    fn check_moment(&self, moment: &Moment) -> Result<(), String> {
+        if self.how != DiscardSource::Overwrite {
+            return Ok(());
         }
-        // Its blocks, which nobody names any more. After a failed sync nobody knows what they hold.
-        let now = disk.now();
-        let known =
-            now.files.iter().all(|file| file.writes.iter().all(|write| write.fate != Fate::Forgotten));
-        let overwritten = self.how == DiscardSource::Overwrite && self.begun_whole.get() && known;
-        for file in now.files.iter().filter(|_| overwritten) {
+        for (index, file) in moment.files.iter().enumerate() {
+            let is_named = moment.names.contains(&Some(index));
+            let may_go = moment.changes.iter().any(|(change, _)| matches!(change, Change::Clear(Name::Flat)));
+            if !self.is_data(file.base.len()) || is_named && !may_go {
+                continue;
+            }
             let mut blocks = file.base.clone();
             for write in file.writes.iter().filter(|write| write.fate == Fate::Durable) {
                 put(&mut blocks, write.offset, &write.bytes);
             }
-            let left = |(block, data): (&[u8], &[u8])| block == data;
-            if blocks.chunks(UNIT).zip(self.data.chunks(UNIT)).any(left) {
+            if blocks.iter().any(|&byte| byte != 0) {
                 return Err("data was left in blocks that are free".to_owned());
             }
         }
         Ok(())
+    }
+
+    fn check_done(&self, disk: &ModelDisk) -> Result<(), String> {
+        let names = [Name::Descriptor, Name::Copy, Name::Flat, Name::DiscardRecord];
+        match names.iter().find(|&&name| disk.content(name).is_some()) {
+            Some(name) => Err(format!("{name:?} is still there")),
+            None => Ok(()),
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::io::{Write as _, stderr};
 use rustix::io::Errno;
 
 use super::crash::{Choices, Random, any_image, fingerprint, images};
-use super::{Fault, FaultPlan, Image, ModelDisk};
+use super::{Fault, FaultPlan, Image, ModelDisk, Moment};
 use crate::error::Result;
 
 /// All subsets of what was not durable, each write torn in two.
@@ -30,6 +30,10 @@ pub(crate) trait Explored {
     }
     /// What holds for every disk at rest, whatever happened.
     fn check_at_rest(&self, image: &Image) -> Result<(), String>;
+    /// What holds at every moment, whatever a power cut then leaves.
+    fn check_moment(&self, _: &Moment) -> Result<(), String> {
+        Ok(())
+    }
     /// What holds when a job has ended.
     fn check_done(&self, disk: &ModelDisk) -> Result<(), String>;
 }
@@ -62,6 +66,7 @@ pub(crate) fn explore(world: &impl Explored, first: Choices, second: Choices) ->
     let mut count = Count::default();
     let mut after_first: HashMap<u128, (Image, u64)> = HashMap::new();
     for moment in whole(world)?.moments() {
+        world.check_moment(&moment)?;
         images(&moment, first, &mut random, |image| {
             count.histories += 1;
             let entry = after_first.entry(fingerprint(image));
@@ -84,6 +89,7 @@ pub(crate) fn explore(world: &impl Explored, first: Choices, second: Choices) ->
                 world.check_done(&disk)?;
             }
             for moment in disk.moments() {
+                world.check_moment(&moment)?;
                 let mut failure = Ok(());
                 images(&moment, second, &mut random, |image| {
                     count.histories += times;
@@ -123,6 +129,7 @@ pub(crate) fn wander(world: &impl Explored, walks: usize) -> Result<(), String> 
                 world.go_on(&mut disk).map_err(|error| error.to_string())?;
             }
             let moments = disk.moments();
+            moments.iter().try_for_each(|moment| world.check_moment(moment))?;
             image = any_image(&moments[random.below(moments.len())], 8, &mut random);
         }
         prove(world, &image)?;
@@ -183,6 +190,7 @@ fn recover(world: &impl Explored, mut disk: ModelDisk, random: &mut Random) -> R
 fn power_cuts(world: &impl Explored, disk: &mut ModelDisk, random: &mut Random) -> Result<(), String> {
     let mut failure = Ok(());
     for moment in disk.moments() {
+        world.check_moment(&moment)?;
         images(&moment, AFTER_FAILURE, random, |image| {
             if failure.is_ok() {
                 failure = prove(world, image);

@@ -129,6 +129,7 @@ struct State {
     moments: Option<Vec<Moment>>,
     rule: Option<Rule>,
     lie: Option<Lie>,
+    no_holes: bool,
 }
 
 pub(crate) struct ModelDisk {
@@ -177,6 +178,11 @@ impl ModelDisk {
     /// From here on the disk lies about one barrier, as if the job had left it out.
     pub(crate) fn lie(&self, lie: Option<Lie>) {
         self.lock().lie = lie;
+    }
+
+    /// From here on zeros count as data, as they do on a file system when they were written.
+    pub(crate) fn show_no_holes(&self) {
+        self.lock().no_holes = true;
     }
 
     /// The choices of a power cut before every barrier since the recording began, and now.
@@ -343,6 +349,9 @@ impl Storage for ModelDisk {
     fn next_data(&self, name: Name, from: u64) -> io::Result<Option<(u64, u64)>> {
         let (state, _) = self.call(false)?;
         let live = &state.live[state.file(name)?];
+        if state.no_holes {
+            return Ok((from < live.len() as u64).then_some((from, live.len() as u64)));
+        }
         let is_data = |index: &usize| live[*index * 16..][..16].iter().any(|&byte| byte != 0);
         let units = live.len() / 16;
         let start = (from as usize / 16..units).find(is_data);
