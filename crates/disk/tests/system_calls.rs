@@ -7,7 +7,8 @@
 mod fixture;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -354,9 +355,16 @@ fn try_case(mode: Mode, template: &Path, plain: &[u8], call: &str, when: usize, 
         "-e".to_owned(),
         format!("inject={call}:{}:when={when}", fault.inject()),
     ];
+    // An open file shows what became of the data of a source that goes.
+    let witness = (mode == Mode::Discard).then(|| File::open(flat_of(&disk)).expect("the data"));
     let output = command(mode, &disk, &strace).output().expect("strace");
     let end = ending(&output);
     let sealed = assert_nothing_lost(mode, &disk, plain, &case);
+    if let Some(mut witness) = witness {
+        let mut bytes = Vec::new();
+        witness.read_to_end(&mut bytes).expect("reading");
+        assert!(bytes.iter().all(|&byte| byte == 0), "{case}: the source went and was not overwritten");
+    }
     match (fault, end.as_deref()) {
         (Fault::Kill, None) => {}
         // With threads one thread may not come that far this time.
