@@ -67,7 +67,7 @@ test('the page shows every way, says no, and says when the machine was busy', (t
 
 test('what the writes alone would come to stands beside a figure, and decides nothing', (t) => {
   const bounded = group('new file', { ours: [2], 'the same writes alone': [1.6], 'qemu-img convert': [8] })
-  const [, found, met] = targetRows({ ...measured, groups: [bounded] })[4] ?? []
+  const [, found, enough] = targetRows({ ...measured, groups: [bounded] })[4] ?? []
   t.is(found, '4.00 times on ext4 (the writes alone: 5.00)')
-  t.false(met)
+  t.false(enough)
 })
