@@ -73,6 +73,7 @@ export const simulatedTasks = [
   'encryptDisk',
   'encryptDiskInPlace',
   'encryptFile',
+  'finishDiscard',
   'importDisk',
   'importLuksVolume',
   'recryptDisk',
@@ -85,7 +86,6 @@ export const simulatedTasks = [
   'verifyCopy',
 ] as const
 export const simulatedPromises = [
-  'finishDiscard',
   'overwriteFile',
   'repairConversion',
   'rewrapDisk',

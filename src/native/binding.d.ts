@@ -284,8 +284,8 @@ export declare function encryptFile(dek: KeyHandle, associatedData: Uint8Array, 
 /** The certificate chain that a server shows (PEM, its own first), before anybody trusts it. */
 export declare function fetchServerCertificate(host: string, port: number, timeoutMs: number, proxy?: KmipProxy | undefined | null): Promise<string>
 
-/** Overwrites the rest of a source whose overwriting was interrupted, and removes it. False: there was nothing. */
-export declare function finishDiscard(source: string): Promise<boolean>
+/** Overwrites the rest of a source whose overwriting was interrupted, and removes it. Nothing happens where there is none. */
+export declare function finishDiscard(source: string): NativeTask
 
 /** From here on this process leaves no core dump, and nobody but root may trace it: for programs that serve. */
 export declare function forbidCoreDumps(): void

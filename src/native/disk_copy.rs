@@ -156,10 +156,13 @@ pub fn discard_info(source: String) -> Result<Option<String>> {
     }))
 }
 
-/// Overwrites the rest of a source whose overwriting was interrupted, and removes it. False: there was nothing.
-#[napi(ts_return_type = "Promise<boolean>")]
-pub fn finish_discard(env: &Env, source: String) -> Result<Object<'_>> {
-    background::promise(env, move || guard(|| vmseal_disk::finish_discard(Path::new(&source))))
+/// Overwrites the rest of a source whose overwriting was interrupted, and removes it. Nothing happens where there is none.
+#[napi]
+pub fn finish_discard(env: &Env, source: String) -> Result<NativeTask> {
+    NativeTask::start(env, move |control| {
+        guard(|| vmseal_disk::finish_discard(Path::new(&source), control))?;
+        Ok("{}".to_owned())
+    })
 }
 
 /// Removes what an interrupted copy or creation left of a disk. False: there was nothing.

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::control::Control;
 use crate::copy_job::{copy_job_path, discard_record_path, finish_discard};
 use crate::descriptor::{Descriptor, copy_path, folder_of, sync_directory};
 use crate::error::{Error, Result};
@@ -53,7 +54,7 @@ pub fn remove_unfinished(descriptor_path: &Path) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(Error::io("examine", descriptor_path, error)),
     }
-    let mut found = finish_discard(descriptor_path)?;
+    let mut found = finish_discard(descriptor_path, &Control::new())?;
     let flat = descriptor_path.with_file_name(flat_name(descriptor_path)?);
     let copy = copy_path(descriptor_path);
     let mut left = temporaries(descriptor_path)?;

@@ -13,6 +13,10 @@ use vmseal_disk::{
     remove, remove_unfinished, unfinished_discard,
 };
 
+fn end(source: &Path) -> Result<bool, Error> {
+    finish_discard(source, &Control::new())
+}
+
 /// A plain disk that a copy was made of, as a crash leaves it that came when a half was overwritten.
 struct Left {
     store: Datastore,
@@ -73,7 +77,7 @@ impl Left {
     #[track_caller]
     fn refused(&self) -> &'static str {
         let before = self.names();
-        let told = code(finish_discard(&self.source));
+        let told = code(end(&self.source));
         assert!(self.names() == before, "a refusal wrote");
         told
     }
@@ -100,7 +104,7 @@ fn is_zero(witness: &File) -> bool {
 fn b8_what_was_left_of_a_disk_or_image_is_overwritten_and_goes() {
     type Finish = fn(&Path) -> Result<bool, Error>;
     let cases: [(fn() -> Left, Finish); 3] =
-        [(Left::disk, finish_discard), (Left::disk, remove_unfinished), (Left::image, finish_discard)];
+        [(Left::disk, end), (Left::disk, remove_unfinished), (Left::image, end)];
     for (make, finish) in cases {
         let left = make();
         let file = if left.source.ends_with("s.raw") { left.source.clone() } else { flat_of(&left.source) };
@@ -114,7 +118,7 @@ fn b8_what_was_left_of_a_disk_or_image_is_overwritten_and_goes() {
         let mut names = left.store.names();
         names.retain(|name| !name.starts_with('t') && name != "s.vmdk.vmseal");
         assert_eq!(names, [] as [&str; 0]);
-        assert!(!finish_discard(&left.source).expect("nothing more"));
+        assert!(!end(&left.source).expect("nothing more"));
         assert_eq!(unfinished_discard(&left.source).expect("no record"), None);
     }
 }
@@ -124,7 +128,7 @@ fn files_that_are_gone_already_do_not_matter_and_the_record_goes_last() {
     let left = Left::disk();
     fs::remove_file(flat_of(&left.source)).expect("as a crash before the record's end leaves it");
     fs::write(left.store.path("s.vmdk.lck"), "{}").expect("a lock that a crash left");
-    assert!(finish_discard(&left.source).expect("ended"));
+    assert!(end(&left.source).expect("ended"));
     assert_eq!(left.store.names(), ["t-flat.vmdk", "t.vmdk", "t.vmdk.vmseal"]);
     // As a crash leaves it while a removal is made durable once more.
     for make in [Left::disk, Left::image] {
@@ -134,7 +138,7 @@ fn files_that_are_gone_already_do_not_matter_and_the_record_goes_last() {
         }
         let files = unfinished_discard(&left.source).expect("a record").expect("a discard").files;
         fs::write(&files[0], "").expect("an empty file");
-        assert!(finish_discard(&left.source).expect("ended"));
+        assert!(end(&left.source).expect("ended"));
         assert_eq!(left.store.names(), ["t-flat.vmdk", "t.vmdk", "t.vmdk.vmseal"]);
     }
 }
@@ -145,7 +149,7 @@ fn a_source_that_is_whole_is_not_overwritten_by_a_record() {
     left.put(&record_of(&[&flat_of(&left.source)]));
     let before = left.names();
     assert_eq!(unfinished_discard(&left.source).expect("a record"), None);
-    assert!(!finish_discard(&left.source).expect("nothing to do"));
+    assert!(!end(&left.source).expect("nothing to do"));
     assert_eq!(code(remove_unfinished(&left.source)), "VMSEAL_DISK_STATE");
     assert!(left.names() == before);
     let discard = |how| {
@@ -210,7 +214,7 @@ fn a_damaged_or_foreign_record_overwrites_nothing() {
     assert_eq!(code(remove_unfinished(&left.source)), "VMSEAL_JOB_INVALID", "the wish is not forgotten");
     fs::remove_dir(&path).expect("removal");
     fs::rename(&aside, &path).expect("the good one");
-    assert!(finish_discard(&left.source).expect("ended"));
+    assert!(end(&left.source).expect("ended"));
 }
 
 #[test]
@@ -230,7 +234,7 @@ fn a_record_reaches_no_file_that_a_disk_needs_or_that_has_another_name() {
     assert_eq!(left.refused(), "VMSEAL_DISK_STATE");
     let of_copy = Left { source: left.copy.clone(), store: Datastore::new(), copy: left.copy.clone() };
     of_copy.put(&record_of(&[&left.copy]));
-    assert_eq!(code(finish_discard(&left.copy)), "VMSEAL_DISK_STATE");
+    assert_eq!(code(end(&left.copy)), "VMSEAL_DISK_STATE");
     // The unfinished file of a copy, the disk of a conversion.
     for ending in [".vmseal-copy", ".vmseal-job"] {
         let other = store.write("u-flat.vmdk", &noise(4096, 1));
@@ -250,4 +254,18 @@ fn a_record_reaches_no_file_that_a_disk_needs_or_that_has_another_name() {
     fs::remove_file(&flat).expect("removal");
     fs::create_dir(&flat).expect("a folder");
     assert_eq!(left.refused(), "VMSEAL_EXTENT_INVALID");
+}
+
+#[test]
+fn progress_is_told_and_a_cancel_leaves_what_the_next_call_ends() {
+    let left = Left::disk();
+    let control = Control::new();
+    control.cancel();
+    assert_eq!(code(finish_discard(&left.source, &control)), "VMSEAL_CANCELLED");
+    assert!(flat_of(&left.source).exists() && discard_record_path(&left.source).exists());
+    let control = Control::new();
+    assert!(finish_discard(&left.source, &control).expect("ended"));
+    let progress = control.progress();
+    assert_eq!((progress.done_bytes, progress.total_bytes), (MIB as u64, MIB as u64));
+    assert!(!flat_of(&left.source).exists() && !discard_record_path(&left.source).exists());
 }

@@ -94,7 +94,8 @@ export async function discard(
 ): Promise<'kept' | 'unlinked' | 'overwritten'> {
   if (how === undefined) return 'kept'
   try {
-    await follow('verifying', native.discardSource(source, target, [...keks], binding, how))
+    const label = how === 'overwrite' ? 'verifying and overwriting' : 'verifying'
+    await follow(label, native.discardSource(source, target, [...keks], binding, how))
   } catch (error) {
     if (!isVmsealError(error)) throw error
     const goOn = isBeingOverwritten(source) ? `. Go on with: ${resumeOf(source)}` : ''

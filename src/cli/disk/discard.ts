@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import { native } from '../../native/load.js'
 import { output, table } from '../output.js'
 import { sizeText } from '../progress.js'
+import { follow } from './progress.js'
 
 /** What the record beside a source that is no disk any more tells. */
 export interface DiscardState {
@@ -20,7 +21,7 @@ export function unfinishedDiscard(source: string): DiscardState | undefined {
 /** Overwrites and removes the rest. Needs no key. */
 export async function finishDiscard(source: string, { files, bytes }: DiscardState): Promise<void> {
   const disk = resolve(source)
-  await native.finishDiscard(disk)
+  await follow('overwriting', native.finishDiscard(disk))
   output.answer(
     { disk, mode: 'discard', files, bytes, source: 'overwritten' },
     () => `${disk}: what was left of it, ${sizeText(bytes)}, was overwritten and removed`,

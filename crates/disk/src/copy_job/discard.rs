@@ -115,6 +115,7 @@ pub fn discard_source(
     }
     sync_directory(copy)?;
     let files = names.into_iter().map(open_to_change).collect::<Result<Vec<(PathBuf, File)>>>()?;
+    let bytes = files.iter().map(|(_, file)| file.metadata().map_or(0, |data| data.len())).sum();
     let record = if how == DiscardSource::Overwrite {
         let paths: Vec<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
         refuse_needed(source, &paths)?;
@@ -135,8 +136,12 @@ pub fn discard_source(
             engine::take_names(&mut names)?;
         }
     }
+    if how == DiscardSource::Overwrite {
+        // After the comparison the overwriting, from its own beginning.
+        control.start(bytes);
+    }
     for storage in &mut storages {
-        engine::take_data(storage, how)?;
+        engine::take_data(storage, how, control)?;
     }
     engine::end(&mut names)?;
     drop(lock);
@@ -160,7 +165,7 @@ pub(super) fn storage_of(disk: &Path, extent: &Path, file: File) -> Result<FileS
 /// has a second name, whose owner would see it. The limits are those of [`DiscardSource::Overwrite`].
 pub fn overwrite_file(path: &Path) -> Result<()> {
     let (path, file) = open_to_change(path.to_owned())?;
-    engine::overwrite(&storage_of(&path, &path, file)?)
+    engine::overwrite(&storage_of(&path, &path, file)?, &Control::new())
 }
 
 /// Reads both disks on all cores. What is a hole in both reads as zeros in both and is left out.

@@ -6,15 +6,13 @@
 //! descriptor names and that have no second name.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use super::record_text::read_record;
 use crate::descriptor::check_file_name;
 use crate::error::{Error, Result};
 
@@ -68,26 +66,10 @@ impl DiscardRecord {
             let reason = "it is damaged, and nothing was overwritten; remove it and, by hand, what is left of the source";
             Error::job(&path, reason)
         };
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(match error.raw_os_error().map(Errno::from_raw_os_error) {
-                    // A symbolic link, or a socket.
-                    Some(Errno::LOOP | Errno::NXIO) => damaged(),
-                    _ => Error::io("open", &path, error),
-                });
-            }
-        };
-        if !file.metadata().map_err(|error| Error::io("examine", &path, error))?.is_file() {
-            return Err(damaged());
-        }
-        let mut text = String::new();
-        match file.take(MAX_LEN).read_to_string(&mut text) {
-            Ok(_) => Self::parse(&text).ok_or_else(damaged).map(Some),
-            Err(error) if error.kind() == ErrorKind::InvalidData => Err(damaged()),
-            Err(error) => Err(Error::io("read", &path, error)),
+        match read_record(&path, MAX_LEN, damaged) {
+            Ok(text) => Self::parse(&text).ok_or_else(damaged).map(Some),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::discard::{DiscardSource, open_to_change, storage_of};
 use super::discard_record::{DiscardRecord, Doomed, discard_record_path};
 use super::{copy_job_path, engine};
+use crate::control::Control;
 use crate::descriptor::{Descriptor, folder_of};
 use crate::error::{Error, Result};
 use crate::in_place::file_storage::FileStorage;
@@ -44,8 +45,9 @@ pub fn unfinished_discard(source: &Path) -> Result<Option<UnfinishedDiscard>> {
 /// names go, and the record last. `false`: there was nothing to go on with.
 ///
 /// Nothing is written when a file is not the one that was to go ([`Error::JobInvalid`]), has a second name or is no
-/// regular file ([`Error::ExtentInvalid`]), or when a disk or an unfinished conversion needs it ([`Error::DiskState`]).
-pub fn finish_discard(source: &Path) -> Result<bool> {
+/// regular file ([`Error::ExtentInvalid`]), or when a disk or an unfinished conversion needs it ([`Error::DiskState`]). After
+/// [`Error::Cancelled`] the next call goes on.
+pub fn finish_discard(source: &Path, control: &Control) -> Result<bool> {
     let Some(record) = believed(source)? else { return Ok(false) };
     let (mut files, mut gone) = (Vec::new(), Vec::new());
     for doomed in record.files() {
@@ -83,8 +85,10 @@ pub fn finish_discard(source: &Path) -> Result<bool> {
         let name = path.file_name().unwrap_or_default();
         engine::take_again(&mut FileStorage::names(source, name)?, Name::Flat)?;
     }
+    let lengths = files.iter().map(|(path, file)| length(path, file)).collect::<Result<Vec<_>>>()?;
+    control.start(lengths.iter().sum());
     for (path, file) in files {
-        engine::take_data(&mut storage_of(source, &path, file)?, DiscardSource::Overwrite)?;
+        engine::take_data(&mut storage_of(source, &path, file)?, DiscardSource::Overwrite, control)?;
     }
     engine::end(&mut names)?;
     drop(lock);

@@ -107,10 +107,10 @@ pub(super) fn take_copy<S: Storage>(storage: &mut S) -> Result<()> {
     unlink(storage, Name::Copy)
 }
 
-/// Third step, for each of its files: the data goes. The caller makes that durable.
-pub(super) fn take_data<S: Storage>(storage: &mut S, how: DiscardSource) -> Result<()> {
+/// Third step, for each of its files: the data goes. The caller makes that durable. A cancel leaves a part of it, and its name.
+pub(super) fn take_data<S: Storage>(storage: &mut S, how: DiscardSource, control: &Control) -> Result<()> {
     if how == DiscardSource::Overwrite {
-        overwrite(storage)?;
+        overwrite(storage, control)?;
     }
     unlink(storage, Name::Flat)
 }
@@ -129,20 +129,25 @@ pub(super) fn end<S: Storage>(storage: &mut S) -> Result<()> {
     remove(storage, Name::DiscardRecord)
 }
 
-/// Zeros over everything that is no hole, durably.
-pub(super) fn overwrite<S: Storage>(storage: &S) -> Result<()> {
+/// Zeros over everything that is no hole, durably. Counts the bytes of the file as done.
+pub(super) fn overwrite<S: Storage>(storage: &S, control: &Control) -> Result<()> {
     let zeros = vec![0; CHUNK];
     let mut position = 0;
     while let Some((start, end)) =
         storage.next_data(Name::Flat, position).map_err(failed(storage, "find data in", Name::Flat))?
     {
+        control.advance(start - position);
         position = start;
         while position < end {
             let count = (end - position).min(CHUNK as u64);
+            control.turn(count)?;
             write_all(storage, Name::Flat, &zeros[..count as usize], position)?;
+            control.advance(count);
             position += count;
         }
     }
+    let len = storage.len(Name::Flat).map_err(failed(storage, "examine", Name::Flat))?;
+    control.advance(len.saturating_sub(position));
     storage.sync(Name::Flat).map_err(failed(storage, "sync", Name::Flat))
 }
 

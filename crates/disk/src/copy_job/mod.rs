@@ -14,6 +14,7 @@ mod engine;
 #[cfg(test)]
 mod mutations;
 mod record;
+mod record_text;
 
 use std::fs;
 use std::path::{Path, PathBuf};

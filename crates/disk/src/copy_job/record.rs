@@ -1,16 +1,12 @@
 //! The record of an unfinished copy: two lines of text, JSON and the HMAC over it in hex.
 
 use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
+use super::record_text::read_record;
 use crate::error::{Error, Result};
 use crate::in_place::MacKey;
 use crate::source::Stamp;
@@ -59,29 +55,9 @@ impl Record {
 
     pub(super) fn read(target: &Path) -> Result<Self> {
         let path = record_path(target);
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
         let damaged =
             || Error::job(&path, "it is damaged; remove what is unfinished and start the copy again");
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-            Ok(file) => file,
-            Err(error) => {
-                return Err(match error.raw_os_error().map(Errno::from_raw_os_error) {
-                    // A symbolic link, or a socket.
-                    Some(Errno::LOOP | Errno::NXIO) => damaged(),
-                    _ => Error::io("open", &path, error),
-                });
-            }
-        };
-        if !file.metadata().map_err(|error| Error::io("examine", &path, error))?.is_file() {
-            return Err(damaged());
-        }
-        let mut text = String::new();
-        match file.take(MAX_LEN).read_to_string(&mut text) {
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::InvalidData => return Err(damaged()),
-            Err(error) => return Err(Error::io("read", &path, error)),
-        }
-        Self::parse(&text).ok_or_else(damaged)
+        Self::parse(&read_record(&path, MAX_LEN, damaged)?).ok_or_else(damaged)
     }
 
     /// `None`: it is damaged.

@@ -5,6 +5,7 @@ use super::super::discard::DiscardSource;
 use super::super::discard_record::DiscardRecord;
 use super::super::engine::{end, promise, take_again, take_copy, take_data, take_names};
 use super::{exists, text};
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::in_place::model::explore::Explored;
 use crate::in_place::model::{Change, Fate, Image, Lie, ModelDisk, Moment, put};
@@ -46,7 +47,7 @@ impl SourceWorld {
         if self.kind != Kind::Image {
             take_names(disk)?;
         }
-        take_data(disk, self.how)?;
+        take_data(disk, self.how, &Control::new())?;
         end(disk)
     }
 
@@ -62,7 +63,7 @@ impl SourceWorld {
             take_copy(disk)?;
         }
         if is_there(disk, Name::Flat)? {
-            take_data(disk, DiscardSource::Overwrite)?;
+            take_data(disk, DiscardSource::Overwrite, &Control::new())?;
         } else {
             take_again(disk, Name::Flat)?;
         }
@@ -107,7 +108,7 @@ impl Explored for SourceWorld {
         }
         // What is left is no source any more and is taken away as what is unfinished.
         if data {
-            take_data(disk, DiscardSource::Unlink)?;
+            take_data(disk, DiscardSource::Unlink, &Control::new())?;
         }
         take_copy(disk)?;
         end(disk)
