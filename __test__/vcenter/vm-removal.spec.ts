@@ -4,6 +4,7 @@ import { mkdir, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import test from 'ava'
+import { Host, VmsealError } from '../../src/index.js'
 import { encryption, openSite } from './site.js'
 
 test('a destruction that failed half-way is finished when the disk works again, without a restart', async (t) => {
@@ -39,4 +40,31 @@ test('a destruction that failed before anything was removed leaves the VM whole'
   await vcenter.hosts.reconnect('esx-1')
   t.is((await vm.info()).connectionState, 'connected')
   t.is((await vm.powerOn()).powerState, 'poweredOn')
+})
+
+test('so is one that a full disk stopped half-way', async (t) => {
+  const site = await openSite(t, { hosts: [] })
+  const host = await Host.start({ name: 'esx-1', datastores: { ds1: site.datastore } })
+  t.teardown(() => host.stop())
+  let isFull = true
+  const full = new Proxy(host, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(target, name)
+      if (typeof value !== 'function') return value
+      if (name !== 'destroyVirtualMachine' || !isFull) return value.bind(target) as unknown
+      isFull = false
+      return async ({ vmx }: { vmx: string }) => {
+        await rm(path.join(site.datastore, vmx))
+        throw new VmsealError('VMSEAL_NO_SPACE')
+      }
+    },
+  })
+  await site.cluster.addHost(full)
+  const vm = await site.vcenter.virtualMachines.create({
+    name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [{ capacityBytes: 65536 }],
+  }) // prettier-ignore
+  await t.throwsAsync(vm.destroy(), { code: 'VMSEAL_NO_SPACE' })
+  const { virtualMachines } = site.vcenter
+  for (let turn = 0; turn < 600 && (await virtualMachines.list()).length > 0; turn += 1) await sleep(50)
+  t.deepEqual(await virtualMachines.list(), [])
 })

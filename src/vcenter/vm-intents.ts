@@ -124,9 +124,14 @@ export class VmIntents {
   }
 }
 
-/** A host that does not answer, or that restarted in the middle, may have done it; one whose disk failed may have done a part. */
+/** A disk that failed or was full may have stopped a removal half-way. */
+export function isDiskFailure(error: unknown): boolean {
+  return isVmsealError(error, 'VMSEAL_IO') || isVmsealError(error, 'VMSEAL_NO_SPACE')
+}
+
+/** A host that does not answer, or that restarted in the middle, may have done it. */
 function leavesOpen(kind: VmIntentRecord['kind'], error: unknown): boolean {
-  if (kind === 'destroy' && isVmsealError(error, 'VMSEAL_IO')) return true
+  if (kind === 'destroy' && isDiskFailure(error)) return true
   return isVmsealError(error, 'VMSEAL_HOST_UNREACHABLE') || isVmsealError(error, 'VMSEAL_TASK_INTERRUPTED')
 }
 

@@ -1,9 +1,9 @@
 /** A VM leaves the inventory, with its files or without. */
-import { isVmsealError } from '../errors.js'
 import type { VmRecord } from '../store/store.js'
 import { recordOperation } from './crypto-operation.js'
 import type { HostConnection } from './host-connections.js'
 import type { Services } from './services.js'
+import { isDiskFailure } from './vm-intents.js'
 import { keysOf, referenceOf } from './vm-record.js'
 import { VmUnlocking } from './vm-unlocking.js'
 
@@ -43,7 +43,7 @@ export class VmRemoval {
     )
     await destroyed.catch((error: unknown) => {
       // What a failing disk left half done is finished, or found whole, as soon as it can be.
-      if (isVmsealError(error, 'VMSEAL_IO')) restoration.expect(host)
+      if (isDiskFailure(error)) restoration.expect(host)
       throw error
     })
   }
