@@ -3,9 +3,11 @@
  * between knows afterwards which files are a VM of its own, and which VM has no files any more; and before one moves while it
  * runs, so that it knows that it has to ask which host runs it.
  */
+import { isDeepStrictEqual } from 'node:util'
 import { isVmsealError } from '../errors.js'
 import type { Store, VmIntentRecord } from '../store/store.js'
 import type { HostConnection, HostConnections } from './host-connections.js'
+import { Turns } from './key-provider/turns.js'
 import type { VmInventory } from './vm-inventory.js'
 import { settleMigration } from './vm-migration-outcome.js'
 import { referenceOf } from './vm-record.js'
@@ -26,6 +28,7 @@ export class VmIntents {
   readonly #services: VmIntentsServices
   /** Those whose task runs in this process. */
   readonly #live = new Set<string>()
+  readonly #turns = new Turns()
 
   constructor(services: VmIntentsServices) {
     this.#services = services
@@ -54,9 +57,17 @@ export class VmIntents {
     for (const intent of await vmIntents.list()) {
       if (this.#live.has(intent.vmId) || intent.clusterId !== host.clusterId || !host.has(intent.datastore))
         continue
-      const settled = await this.#ways[intent.kind](intent, host)
-      if (settled || this.#isForgotten(intent)) await vmIntents.end(intent.vmId)
+      await this.#turns.take(intent.vmId, () => this.#settle(intent, host))
     }
+  }
+
+  /** Hosts are brought up to date side by side: what one of them has settled, and may be changed since, is not settled again. */
+  async #settle(intent: VmIntentRecord, host: HostConnection): Promise<void> {
+    const { vmIntents } = this.#services.store
+    const isOpen = (await vmIntents.list()).some((open) => isDeepStrictEqual(open, intent))
+    if (!isOpen || this.#live.has(intent.vmId)) return
+    const settled = await this.#ways[intent.kind](intent, host)
+    if (settled || this.#isForgotten(intent)) await vmIntents.end(intent.vmId)
   }
 
   readonly #ways = {
