@@ -53,8 +53,19 @@ impl Transform<'_> {
 pub(crate) fn decrypt(xts: &Xts, holes: Holes, data: &mut [u8], offset: u64) -> Result<bool> {
     let unit = xts.sector_size() as usize;
     let first = offset / unit as u64;
+    each_run(unit, holes, data, |at, run| Ok(xts.decrypt(run, first + at)?))
+}
+
+/// Has `work` done to each run of data units that are ciphertext: the number of its first unit in `data`, and the run.
+/// Where holes are kept, a unit of zeros means zeros under every key and is left out. `false` when there was none.
+pub(crate) fn each_run(
+    unit: usize,
+    holes: Holes,
+    data: &mut [u8],
+    work: impl Fn(u64, &mut [u8]) -> Result<()>,
+) -> Result<bool> {
     if holes == Holes::Dense {
-        xts.decrypt(data, first)?;
+        work(0, data)?;
         return Ok(true);
     }
     let units = data.len() / unit;
@@ -66,7 +77,7 @@ pub(crate) fn decrypt(xts: &Xts, holes: Holes, data: &mut [u8], offset: u64) -> 
             at += 1;
             continue;
         }
-        xts.decrypt(&mut data[at * unit..(at + run) * unit], first + at as u64)?;
+        work(at as u64, &mut data[at * unit..(at + run) * unit])?;
         any = true;
         at += run;
     }

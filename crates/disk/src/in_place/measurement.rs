@@ -53,21 +53,12 @@ pub fn destroy_without_journal(descriptor: &Path, cipher: bool) -> Result<()> {
     let capacity = plain.capacity_sectors() * 512;
     let storage = FileStorage::lock(descriptor, flat_extent(&plain)?, capacity, Changes::Data)?;
     let xts = Xts::new(&SecretKey::generate(64)?, 512, 1)?;
-    let next = AtomicU64::new(0);
-    on_all_cores(|| {
-        let mut buffer = Buffer::new(CHUNK);
-        loop {
-            let offset = next.fetch_add(CHUNK as u64, Ordering::Relaxed);
-            if offset >= capacity {
-                return Ok(());
-            }
-            let bytes = buffer.first((capacity - offset).min(CHUNK as u64) as usize);
-            read_exact(&storage, Name::Flat, bytes, offset)?;
-            if cipher {
-                xts.encrypt(bytes, offset / 512)?;
-            }
-            write_all(&storage, Name::Flat, bytes, offset)?;
+    on_all_cores(capacity, |offset, bytes| {
+        read_exact(&storage, Name::Flat, bytes, offset)?;
+        if cipher {
+            xts.encrypt(bytes, offset / 512)?;
         }
+        write_all(&storage, Name::Flat, bytes, offset)
     })
 }
 
@@ -112,27 +103,31 @@ pub fn write_new(target: &Path, len: u64, durable: bool) -> Result<()> {
         // A file system that cannot reserve grows the file as it is written.
         let _ = fallocate(&file, FallocateFlags::empty(), 0, len);
     }
+    on_all_cores(len, |offset, bytes| {
+        file.write_all_at(bytes, offset).map_err(|error| Error::io("write", target, error))?;
+        if durable {
+            begin_write_back(&file, offset, bytes.len() as u64);
+        }
+        Ok(())
+    })?;
+    if durable { file.sync_all().map_err(|error| Error::io("sync", target, error)) } else { Ok(()) }
+}
+
+/// Has `work` done for each chunk of `len` bytes: its offset, and a buffer of its length.
+fn on_all_cores(len: u64, work: impl Fn(u64, &mut [u8]) -> Result<()> + Sync) -> Result<()> {
     let next = AtomicU64::new(0);
-    on_all_cores(|| {
+    let work = || -> Result<()> {
         let mut buffer = Buffer::new(CHUNK);
         loop {
             let offset = next.fetch_add(CHUNK as u64, Ordering::Relaxed);
             if offset >= len {
                 return Ok(());
             }
-            let bytes = buffer.first((len - offset).min(CHUNK as u64) as usize);
-            file.write_all_at(bytes, offset).map_err(|error| Error::io("write", target, error))?;
-            if durable {
-                begin_write_back(&file, offset, bytes.len() as u64);
-            }
+            work(offset, buffer.first((len - offset).min(CHUNK as u64) as usize))?;
         }
-    })?;
-    if durable { file.sync_all().map_err(|error| Error::io("sync", target, error)) } else { Ok(()) }
-}
-
-fn on_all_cores(work: impl Fn() -> Result<()> + Sync) -> Result<()> {
+    };
     let results: Vec<Result<()>> = thread::scope(|scope| {
-        let others: Vec<_> = (1..workers()).map(|_| scope.spawn(&work)).collect();
+        let others: Vec<_> = (1..workers()).map(|_| scope.spawn(work)).collect();
         let mut results = vec![work()];
         results.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|_| Err(panicked()))));
         results

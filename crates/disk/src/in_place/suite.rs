@@ -6,11 +6,10 @@ use vmseal_xts::Xts;
 
 use super::JobMode;
 use super::mac::MacKey;
-use crate::buffer::is_zero;
 use crate::descriptor::Holes;
 use crate::error::Result;
 use crate::seal::tweak_step;
-use crate::transform::{decrypt, refuse_when_wiped};
+use crate::transform::{decrypt, each_run, refuse_when_wiped};
 
 /// A hash that tells torn and damaged records; SHA-256 but for the crash model.
 pub(crate) trait Sum {
@@ -104,29 +103,13 @@ impl Forms for DiskForms {
     }
 }
 
-/// From one key to another. Where holes are kept, a unit of zeros means zeros under every key and stays.
+/// From one key to another.
 fn recrypt(old: &Xts, new: &Xts, holes: Holes, data: &mut [u8], offset: u64) -> Result<()> {
     let unit = old.sector_size() as usize;
     let first = offset / unit as u64;
-    let both = |from: usize, to: usize, data: &mut [u8]| -> Result<()> {
-        let run = &mut data[from * unit..to * unit];
-        old.decrypt(run, first + from as u64)?;
-        new.encrypt(run, first + from as u64)?;
-        Ok(())
-    };
-    let units = data.len() / unit;
-    if holes == Holes::Dense {
-        return both(0, units, data);
-    }
-    let mut at = 0;
-    while at < units {
-        let run = data[at * unit..].chunks_exact(unit).take_while(|unit| !is_zero(unit)).count();
-        if run == 0 {
-            at += 1;
-            continue;
-        }
-        both(at, at + run, data)?;
-        at += run;
-    }
+    each_run(unit, holes, data, |at, run| {
+        old.decrypt(run, first + at)?;
+        Ok(new.encrypt(run, first + at)?)
+    })?;
     Ok(())
 }
