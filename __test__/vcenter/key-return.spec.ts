@@ -5,6 +5,7 @@ import test from 'ava'
 import { Host, Kms, VmsealError } from '../../src/index.js'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite } from './site.js'
+import { through } from './tampered-host.js'
 
 test('A9: a host that restarts gets the same key by its id, without a new one', async (t) => {
   const site = await openSite(t)
@@ -115,14 +116,10 @@ test('F6: a host that did not take a key is given it again when the VM is on rec
   const host = await Host.start({ name: 'esx-2', datastores: { ds1: site.datastore } })
   t.teardown(() => host.stop())
   let fails = false
-  const failing = new Proxy(host, {
-    get: (target, name) => {
-      const value: unknown = Reflect.get(target, name)
-      if (typeof value !== 'function') return value
-      if (name !== 'installKey' || !fails) return value.bind(target) as unknown
-      fails = false
-      return () => Promise.reject(new VmsealError('VMSEAL_IO'))
-    },
+  const failing = through(host, async (method, act) => {
+    if (method !== 'installKey' || !fails) return act()
+    fails = false
+    throw new VmsealError('VMSEAL_IO')
   })
   await site.cluster.addHost(failing)
   await site.vcenter.hosts.configureCryptoKey('esx-2')
@@ -145,18 +142,12 @@ test('F6: a host that joined while a VM was made gets its key although the KMS w
   }
   const worker = await start('esx-1')
   const late = await start('esx-2')
-  const joiningMeanwhile = new Proxy(worker, {
-    get: (target, name) => {
-      const value: unknown = Reflect.get(target, name)
-      if (typeof value !== 'function') return value
-      if (name !== 'createVirtualMachine') return value.bind(target) as unknown
-      return async (...values: unknown[]) => {
-        await site.cluster.addHost(late)
-        await site.vcenter.hosts.configureCryptoKey('esx-2')
-        await site.kms.stop()
-        return Reflect.apply(value, target, values) as unknown
-      }
-    },
+  const joiningMeanwhile = through(worker, async (method, act) => {
+    if (method !== 'createVirtualMachine') return act()
+    await site.cluster.addHost(late)
+    await site.vcenter.hosts.configureCryptoKey('esx-2')
+    await site.kms.stop()
+    return act()
   })
   await site.cluster.addHost(joiningMeanwhile)
   const vm = await site.vcenter.virtualMachines.create({

@@ -9,6 +9,7 @@ import { Host, VCenter, type HostApi } from '../../src/index.js'
 import { SqliteDatabase } from '../../src/store/sqlite-database.js'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite, plain, type Site } from './site.js'
+import { through } from './tampered-host.js'
 
 /** Counts the steps of the vCenter that is armed, and at one of them ends it: nothing of it gets through any more. */
 class Killer {
@@ -24,17 +25,11 @@ class Killer {
 
   /** The host as vCenter reaches it: a request has a step before it, and one before its answer. */
   reach(host: Host): HostApi {
-    return new Proxy(host, {
-      get: (target, name) => {
-        const value: unknown = Reflect.get(target, name)
-        if (typeof value !== 'function') return value
-        return async (...values: unknown[]) => {
-          if (this.armed) this.step()
-          const answer: unknown = await (value as (...all: unknown[]) => unknown).apply(target, values)
-          if (this.armed) this.step()
-          return answer
-        }
-      },
+    return through(host, async (_, act) => {
+      if (this.armed) this.step()
+      const answer = await act()
+      if (this.armed) this.step()
+      return answer
     })
   }
 }

@@ -5,6 +5,7 @@ import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
 import { Host } from '../../src/index.js'
 import { encryption, openSite, type Site } from './site.js'
+import { through } from './tampered-host.js'
 
 const place = { cluster: 'prod', datastore: 'ds1', policy: encryption, disks: [] }
 
@@ -19,20 +20,14 @@ async function hostThat(
   const host = await Host.start({ name, datastores: { ds1: site.datastore } })
   t.teardown(() => host.stop())
   let done = false
-  const proxy = new Proxy(host, {
-    get: (target, method) => {
-      const value: unknown = Reflect.get(target, method)
-      if (typeof value !== 'function') return value
-      return async (...values: unknown[]) => {
-        if (method === operation && !done) {
-          done = true
-          await first()
-        }
-        return Reflect.apply(value, target, values) as unknown
-      }
-    },
+  const reached = through(host, async (method, act) => {
+    if (method === operation && !done) {
+      done = true
+      await first()
+    }
+    return act()
   })
-  await site.cluster.addHost(proxy)
+  await site.cluster.addHost(reached)
   await site.vcenter.hosts.configureCryptoKey(name)
   return host
 }

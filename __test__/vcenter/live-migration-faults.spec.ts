@@ -5,31 +5,9 @@
 import { cp, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import test from 'ava'
-import {
-  Host,
-  VCenter,
-  VmsealError,
-  type HostApi,
-  type MigrateEncryption,
-  type VirtualMachine,
-} from '../../src/index.js'
+import { Host, VCenter, VmsealError, type MigrateEncryption, type VirtualMachine } from '../../src/index.js'
 import { encryption, openSite, plain, type Site } from './site.js'
-
-type Tamper = (host: string, method: string, act: () => Promise<unknown>) => Promise<unknown>
-
-/** A host as vCenter reaches it. */
-function through(host: Host, tamper: Tamper): HostApi {
-  return new Proxy(host, {
-    get: (target, name) => {
-      const value: unknown = Reflect.get(target, name)
-      if (typeof value !== 'function') return value
-      return (...values: unknown[]) =>
-        tamper(host.name, String(name), async () =>
-          (value as (...all: unknown[]) => unknown).apply(target, values),
-        )
-    },
-  })
-}
+import { through, type Tamper } from './tampered-host.js'
 
 const text = 'memory of a guest in plain sight. '
 const memory = Buffer.from(text.repeat(50_000))
@@ -76,7 +54,7 @@ test('J4: a message of any step is lost, or its answer: one host runs the VM, vC
   const site = await openSite(t)
   const { vm, sha256, options } = await make(site, encryption)
   let fault: { step: string; when: 'request' | 'answer' } | undefined
-  const tamper: Tamper = async (host, method, act) => {
+  const tamper: Tamper = async (method, act, host) => {
     const hit = fault?.step === `${host} ${method}` ? fault.when : undefined
     if (hit) fault = undefined
     if (hit === 'request') throw lost()
@@ -125,7 +103,7 @@ test('J4: vCenter is killed at any step: the next one finds the host that runs t
           if (isFree) return Promise.reject(lost())
           return new Promise((_, reject) => free.push(() => reject(lost())))
         }
-        const tamper: Tamper = async (host, method, act) => {
+        const tamper: Tamper = async (method, act, host) => {
           const hit = step === `${host} ${method}` ? when : undefined
           if (isDead || hit === 'request') return stop()
           const answer = await act()
@@ -164,12 +142,12 @@ test('J5: three modes for plain VMs, and one for encrypted ones, with hosts that
     const site = await openSite(t)
     const { vm, options } = await make(site, policy)
     const pieces: string[] = []
-    const spy: Tamper = async (_, method, act) => {
+    const spy: Tamper = async (method, act) => {
       const answer = await act()
       if (method === 'readMigrationPiece') pieces.push((answer as { data: string }).data)
       return answer
     }
-    const earlier: Tamper = async (_, method, act) => {
+    const earlier: Tamper = async (method, act) => {
       const answer = await act()
       if (method !== 'identify') return answer
       const { capabilities: _none, ...identity } = answer as { capabilities?: unknown }

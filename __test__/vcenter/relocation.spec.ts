@@ -7,6 +7,7 @@ import { allPrivileges } from '../../src/vcenter/authorization/privileges.js'
 import { userWith } from './authorization/users.js'
 import { fingerprints } from './datastore-files.js'
 import { encryption, openSite, plain, type Site } from './site.js'
+import { through } from './tampered-host.js'
 
 const done = 'vim.event.VmRelocatedEvent'
 const operation = 'com.vmware.vc.crypto.Operation'
@@ -127,22 +128,13 @@ test('J7: a plain VM moves without a crypto privilege, key or crypto event', asy
 for (const code of ['VMSEAL_HOST_UNREACHABLE', 'VMSEAL_TASK_INTERRUPTED'] as const)
   test(`J7: a move whose answer is lost (${code}) is known when the host is connected again`, async (t) => {
     let lost = true
-    const { site, host, vm, sha256 } = await openTwo(
-      t,
-      encryption,
-      (target) =>
-        new Proxy(target, {
-          get: (of, name) => {
-            const value: unknown = Reflect.get(of, name)
-            if (typeof value !== 'function') return value
-            return async (...values: unknown[]) => {
-              const answer: unknown = await (value as (...all: unknown[]) => unknown).apply(of, values)
-              if (name === 'moveVirtualMachine' && lost)
-                throw new VmsealError(code, 'nobody knows what became of it')
-              return answer
-            }
-          },
-        }),
+    const { site, host, vm, sha256 } = await openTwo(t, encryption, (target) =>
+      through(target, async (method, act) => {
+        const answer = await act()
+        if (method === 'moveVirtualMachine' && lost)
+          throw new VmsealError(code, 'nobody knows what became of it')
+        return answer
+      }),
     )
     await t.throwsAsync(vm.relocate({ datastore: 'ds2' }).done, { code })
     lost = false
