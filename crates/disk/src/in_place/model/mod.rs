@@ -7,6 +7,7 @@
 
 pub(crate) mod crash;
 pub(crate) mod explore;
+mod faults;
 pub(crate) mod world;
 
 use std::io;
@@ -18,52 +19,7 @@ use rustix::io::Errno;
 use super::storage::{NAMES, Name, Storage};
 pub(crate) use super::suite::Forms;
 use crate::error::Result;
-
-/// Faults put into the engine to see that the harness finds them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Planted {
-    Nothing,
-    /// No barrier after the journal.
-    NoJournalBarrier,
-    /// No barrier after the data.
-    NoDiskBarrier,
-    /// The slot moves on before the data is in place.
-    SlotFirst,
-    /// What is read back after a failed sync is taken to be durable.
-    TrustMemory,
-}
-
-impl Planted {
-    pub(crate) fn skips(self, name: Name) -> bool {
-        matches!((self, name), (Self::NoJournalBarrier, Name::Sidecar) | (Self::NoDiskBarrier, Name::Flat))
-    }
-}
-
-/// How a call fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// This error, whatever the call.
-    Error(Errno),
-    /// This error from syncs only; the other calls are not counted.
-    Sync(Errno),
-    /// Reads and writes do half of what they are asked.
-    Short,
-}
-
-/// Which calls fail: number `at`, and all after it when `forever`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct FaultPlan {
-    pub(crate) fault: Fault,
-    pub(crate) at: u64,
-    pub(crate) forever: bool,
-}
-
-/// A barrier that is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lie {
-    Sync(Name),
-    SyncFolder,
-}
+pub(crate) use faults::{Fault, FaultPlan, Lie, Planted};
 
 /// Says whether bytes may be written to a file at an offset.
 pub(crate) type Rule = Arc<dyn Fn(Name, &[u8], u64) + Send + Sync>;
