@@ -29,10 +29,7 @@ export class InterruptedConversions {
     { taskFailed = false } = {},
   ): Promise<void> {
     const open = disks.flatMap(({ device, conversion }) => (conversion ? [{ device, ...conversion }] : []))
-    this.#told ??= this.#alarmed()
-    // A store that failed once is asked again.
-    this.#told.catch(() => (this.#told = undefined))
-    const told = await this.#told
+    const told = await (this.#told ??= this.#alarmed())
     const { events } = this.#services()
     if (open.length === 0) {
       if (told.delete(id))
@@ -44,7 +41,15 @@ export class InterruptedConversions {
     await events.append('vmseal.vm.crypto.ConversionInterrupted', { vm: name, host: host.name, disks: open })
   }
 
-  async #alarmed(): Promise<Set<string>> {
+  /** A store that failed is asked again the next time. */
+  #alarmed(): Promise<Set<string>> {
+    return this.#vmsWithAlarms().catch((error: unknown) => {
+      this.#told = undefined
+      throw error
+    })
+  }
+
+  async #vmsWithAlarms(): Promise<Set<string>> {
     const { store } = this.#services()
     const alarms = (await store.alarms.list()).filter(({ kind }) => kind === 'vm.conversion')
     const records = await Promise.all(
