@@ -1,6 +1,6 @@
 /**
  * The one error type of vmseal and the one table of its codes.
- * `docs/errors.md` is generated from the table; the crates use the same codes.
+ * `docs/errors.md` is generated from the table; the crates use the same codes. The file is as long as that table.
  */
 
 /** Who has to act: the calling program, whoever made the data, the other side of a connection, the machine, or vmseal itself. */

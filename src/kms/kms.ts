@@ -1,4 +1,7 @@
-/** The embedded KMS: a KMIP server with its own authority and a store of sealed keys in one directory. */
+/**
+ * The embedded KMS: a KMIP server with its own authority and a store of sealed keys in one directory. One short method for each order
+ * of an administrator, so this file is as long as that list.
+ */
 import { EventEmitter } from 'node:events'
 import { join, resolve } from 'node:path'
 import { VmsealError } from '../errors.js'

@@ -1,6 +1,7 @@
 /**
  * What vCenter and a host say to each other. Everything here but `Work` is plain JSON, so the same
  * types serve a host in this process and one across a network. Keys travel only sealed (`SealedKey`).
+ * Declarations alone, one for each message: both sides, and their reviewers, read the conversation in one place.
  */
 import type { CryptoKeyId } from '../errors.js'
 

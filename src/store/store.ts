@@ -1,7 +1,7 @@
 /**
  * The seam to durable state: what vCenter keeps, as typed records. Every method is asynchronous, so a database
  * server fits as well as SQLite; each call is durable and all or nothing when its promise resolves.
- * Only key ids live here, never a key.
+ * Only key ids live here, never a key. Declarations alone, one for each record and table: the whole schema is read in one place.
  */
 import type { CryptoKeyId, ErrorCode } from '../errors.js'
 
