@@ -4,9 +4,11 @@ export const conversionNotes = `## What the figures are made of
 What was tried and why it stops there: [decisions.md](decisions.md), "Where the time of a conversion goes".
 
 - **Copy over, and in place without journal**: one run takes less than a tenth of a second and needs both processors, while \`dd\` needs
-  one. On a machine at rest 0.82, 1.27 and 0.73 were found; beside other work the same program gave 0.71, 0.70 and 0.58.
+  one. Whatever else runs for a moment falls on one of the two ways, so many rounds are needed: groups of 15 gave 0.74 to 0.82, groups of
+  51 and 101 gave 0.80 to 0.83.
 - **The writes alone** are the same writes, and barriers where there are any, from memory: nothing is read, encrypted or hashed. No program that writes
-  the same bytes in the same order is faster, so a target beyond them cannot be met on this machine.
+  the same bytes in the same order is faster. **One stream of as many bytes** is twice the disk, for a journal holds every byte once, written over files
+  that are there, with two syncs in all and no order otherwise: what the disk takes. A target beyond both cannot be met on this machine.
 - **In place with journal**: every byte is written twice, for \`cryptsetup\` with its journal too, and the journal is hashed. On
   tmpfs, where barriers are free, moving bytes into 4 KiB pages takes most of the time of either side.
 - **To a new file**: \`qemu-img convert\` does not sync, so there are two comparisons: neither side syncs, and both do. The header of the

@@ -65,9 +65,14 @@ test('the page shows every way, says no, and says when the machine was busy', (t
   t.false(page(measured).includes('The machine was busy'))
 })
 
-test('what the writes alone would come to stands beside a figure, and decides nothing', (t) => {
-  const bounded = group('new file', { ours: [2], 'the same writes alone': [1.6], 'qemu-img convert': [8] })
+test('what less work than ours would come to stands beside a figure, and decides nothing', (t) => {
+  const bounded = group('new file', {
+    ours: [2],
+    'the same writes alone': [1.6],
+    'as many bytes in one stream': [1],
+    'qemu-img convert': [8],
+  })
   const [, found, enough] = targetRows({ ...measured, groups: [bounded] })[4] ?? []
-  t.is(found, '4.00 times on ext4 (the writes alone: 5.00)')
+  t.is(found, '4.00 times on ext4 (the writes alone: 5.00, one stream of as many bytes: 8.00)')
   t.false(enough)
 })

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use vmseal_disk::measurement::{copy_over, destroy_with_barriers, destroy_without_journal, write_new};
+use vmseal_disk::measurement::{copy_over, destroy_with_barriers, destroy_without_journal, write_new, write_over};
 use vmseal_disk::{Control, describe_raw, encrypt_copy, encrypt_in_place};
 
 use crate::Outcome;
@@ -67,7 +67,11 @@ fn in_place_with_journal(stage: &Stage) -> Group<'_> {
         Ok(destroy_with_barriers(&describe_raw(&stage.target(), &DISK)?)?)
     });
     limit.prepare = Box::new(forget);
-    let mut group = vec![ours, limit];
+    let stream = way("as many bytes in one stream", || {
+        write_over(&stage.source(), stage.bytes)?;
+        Ok(write_over(&stage.target(), stage.bytes)?)
+    });
+    let mut group = vec![ours, limit, stream];
     if exists("cryptsetup") {
         let header = stage.path("header.img");
         let (remove, run) = (header.clone(), header);

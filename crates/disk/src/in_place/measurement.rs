@@ -72,8 +72,8 @@ pub fn destroy_with_barriers(descriptor: &Path) -> Result<()> {
     let zone = u64::from(ZONE);
     let room = 2 * zone + CHUNK as u64;
     storage.reserve(Name::Sidecar, 0, room).map_err(failed(&storage, "reserve room for", Name::Sidecar))?;
-    let mut buffer = Buffer::new(CHUNK);
-    let bytes = &*buffer.first(CHUNK);
+    let mut noise = noise()?;
+    let bytes = &*noise.first(CHUNK);
     let sync = |name| storage.sync(name).map_err(failed(&storage, "sync", name));
     let put = |name, from: u64, len: u64| {
         (0..len).step_by(CHUNK).try_for_each(|at| {
@@ -103,14 +103,36 @@ pub fn write_new(target: &Path, len: u64, durable: bool) -> Result<()> {
         // A file system that cannot reserve grows the file as it is written.
         let _ = fallocate(&file, FallocateFlags::empty(), 0, len);
     }
-    on_all_cores(len, |offset, bytes| {
-        file.write_all_at(bytes, offset).map_err(|error| Error::io("write", target, error))?;
+    stream(&file, target, len, durable)
+}
+
+/// Writes `len` bytes over a file that is there, as fast as the disk takes them: in one stream, with a single sync. A limit
+/// of everything that ends with so many bytes on the disk, in whatever order it writes them. The data is lost.
+pub fn write_over(target: &Path, len: u64) -> Result<()> {
+    let file =
+        OpenOptions::new().write(true).open(target).map_err(|error| Error::io("open", target, error))?;
+    stream(&file, target, len, true)
+}
+
+fn stream(file: &File, path: &Path, len: u64, durable: bool) -> Result<()> {
+    let mut noise = noise()?;
+    let noise = &*noise.first(CHUNK);
+    on_all_cores(len, |offset, chunk| {
+        let bytes = &noise[..chunk.len()];
+        file.write_all_at(bytes, offset).map_err(|error| Error::io("write", path, error))?;
         if durable {
-            begin_write_back(&file, offset, bytes.len() as u64);
+            begin_write_back(file, offset, bytes.len() as u64);
         }
         Ok(())
     })?;
-    if durable { file.sync_all().map_err(|error| Error::io("sync", target, error)) } else { Ok(()) }
+    if durable { file.sync_all().map_err(|error| Error::io("sync", path, error)) } else { Ok(()) }
+}
+
+/// A chunk that nothing below stores in less, as ciphertext is.
+fn noise() -> Result<Buffer> {
+    let mut buffer = Buffer::new(CHUNK);
+    Xts::new(&SecretKey::generate(64)?, 512, 1)?.encrypt(buffer.first(CHUNK), 0)?;
+    Ok(buffer)
 }
 
 /// Has `work` done for each chunk of `len` bytes: its offset, and a buffer of its length.
