@@ -163,7 +163,7 @@ function measure(): Measured {
   const [before = 0] = loadavg()
   const half = 512 * MiB
   const groups = [
-    measureGroup(diskFolder, half, 101, 'copy over'),
+    measureGroup(diskFolder, half, 201, 'copy over'),
     measureGroup(diskFolder, half, 31, 'in place without journal'),
     measureGroup(diskFolder, half, 11, 'in place with journal'),
     measureGroup(memoryFolder, half, 7, 'in place with journal'),
