@@ -18,6 +18,7 @@ import {
   secretSetting,
   sha256Of,
 } from './fixture.js'
+import { splitExtent } from './several-extents.js'
 
 function bad(part: object) {
   return { diskId: randomUUID(), ...part }
@@ -223,23 +224,17 @@ test('destroying removes the VM’s files and nothing else', async (t) => {
   t.deepEqual(await readdir(join(lab.datastore, 'db02')), ['notes.txt'])
 })
 
-test('destroying removes every extent of a disk that has several', async (t) => {
+test('destroying removes every extent of a disk that has several, below a snapshot too', async (t) => {
   const lab = await makeLab(t)
-  const vm = await makeVm(lab)
-  const folder = join(lab.datastore, 'db01')
-  const flat = await readFile(join(folder, 'db01-flat.vmdk'))
-  const half = flat.length / 2
-  await writeFile(join(folder, 'db01-f001.vmdk'), flat.subarray(0, half))
-  await writeFile(join(folder, 'db01-f002.vmdk'), flat.subarray(half))
-  await rm(join(folder, 'db01-flat.vmdk'))
-  const descriptor = await readFile(join(folder, 'db01.vmdk'), 'utf8')
-  const extent = (number: number) => `RW ${half / 512} FLAT "db01-f00${number}.vmdk" 0`
-  const line = /^RW .*$/m
-  t.regex(descriptor, line)
-  await writeFile(join(folder, 'db01.vmdk'), descriptor.replace(line, `${extent(1)}\n${extent(2)}`))
-  t.deepEqual((await lab.host.readVirtualMachine(vm.reference)).disks.length, 2)
-  await lab.host.destroyVirtualMachine(vm.reference)
-  t.deepEqual(await readdir(lab.datastore), [])
+  for (const snapshots of [0, 1]) {
+    const vm = await makeVm(lab)
+    await splitExtent(join(lab.datastore, 'db01'), 'db01')
+    t.deepEqual((await lab.host.readVirtualMachine(vm.reference)).disks.length, 2)
+    for (let taken = 0; taken < snapshots; taken++)
+      await lab.host.createSnapshot(vm.reference, { snapshotId: randomUUID(), name: 's' })
+    await lab.host.destroyVirtualMachine(vm.reference)
+    t.deepEqual(await readdir(lab.datastore), [])
+  }
 })
 
 test('a destruction that a crash interrupted is finished by the next call', async (t) => {

@@ -8,6 +8,7 @@ import type { Work, WorkProgress } from '../../src/rpc/host-api.js'
 import { requirePeer, runs } from '../peers.js'
 import { guestDigests, idOf, install, makeKek, makeVm } from './fixture.js'
 import { GuestDisks } from './guest-disks.js'
+import { splitExtent } from './several-extents.js'
 import { makeTwo, treeOf, type TwoDatastores } from './two-datastores.js'
 
 const mebibyte = 1024 * 1024
@@ -74,6 +75,22 @@ test('J7: a plain VM moves there and back again, with its lines', async (t) => {
   await lab.host.moveVirtualMachine(moved, 'ds1')
   t.deepEqual(await treeOf(lab.datastore), before)
   t.deepEqual(await readdir(lab.ds2), [])
+  t.deepEqual(await guestDigests(lab.host, vm), [...vm.digests])
+})
+
+test('J7: a disk of several extents moves whole, below a snapshot too', async (t) => {
+  const lab = await makeTwo(t)
+  const vm = await makeVm(lab)
+  await splitExtent(join(lab.datastore, 'db01'), 'db01')
+  for (const [from, to] of [['ds1', 'ds2'], ['ds2', 'ds1']] as const) { // prettier-ignore
+    const reference = { ...vm.reference, datastore: from }
+    await lab.host.createSnapshot(reference, { snapshotId: randomUUID(), name: `on ${from}` })
+    const tree = await treeOf(from === 'ds1' ? lab.datastore : lab.ds2)
+    t.true('db01/db01-f002.vmdk' in tree)
+    await lab.host.moveVirtualMachine(reference, to)
+    t.deepEqual(await treeOf(from === 'ds1' ? lab.ds2 : lab.datastore), tree)
+    t.deepEqual(await readdir(from === 'ds1' ? lab.datastore : lab.ds2), [])
+  }
   t.deepEqual(await guestDigests(lab.host, vm), [...vm.digests])
 })
 

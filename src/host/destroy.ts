@@ -37,12 +37,9 @@ export async function destroyVirtualMachine(context: HostContext, files: Virtual
 async function removeNamedFiles(files: VirtualMachineFiles, document: VmxDocument): Promise<void> {
   const there = await files.list()
   const homeFiles = there.filter((name) => files.roleOf(name) !== undefined)
-  // Its descriptor may be unreadable, so extents are known by their names.
-  const diskFiles = describeHome(document, files).disks.flatMap(({ file }) => [
-    ...files.filesOfDisk(file),
-    ...there.filter((name) => files.isExtentOf(file, name)),
-  ])
-  const kept = filesOfTable(readSnapshotTable(document, files), files)
+  // A descriptor may be unreadable, so extents are known by their names.
+  const diskFiles = describeHome(document, files).disks.flatMap(({ file }) => files.filesOfDisk(file, there))
+  const kept = filesOfTable(readSnapshotTable(document, files), files, there)
   const manifest = {
     generation: 0,
     created: [],

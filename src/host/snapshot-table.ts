@@ -92,12 +92,16 @@ export function linkOf({ file, diskId, sealedGeneration }: DiskEntry, vmId: stri
   return { file, vmId, diskId, ...(sealedGeneration !== undefined && { generation: sealedGeneration }) }
 }
 
-/** The names of every file that the table keeps alive in the VM's own folder. */
-export function filesOfTable(table: SnapshotTable, files: VirtualMachineFiles): string[] {
+/** The names of every file that the table keeps alive in the VM's own folder; `there` as `filesOfDisk` takes it. */
+export function filesOfTable(
+  table: SnapshotTable,
+  files: VirtualMachineFiles,
+  there: readonly string[] = [],
+): string[] {
   const own = table.links.filter(({ file }) => foreignPlace(file) === undefined)
   return [
-    ...own.flatMap(({ file }) => files.filesOfDisk(file)),
-    ...table.snapshots.flatMap(({ disks }) => disks.flatMap(({ file }) => files.filesOfDisk(file))),
+    ...own.flatMap(({ file }) => files.filesOfDisk(file, there)),
+    ...table.snapshots.flatMap(({ disks }) => disks.flatMap(({ file }) => files.filesOfDisk(file, there))),
     ...table.snapshots.flatMap(({ homeFiles }) => homeFiles.map(({ file }) => file)),
   ]
 }

@@ -114,11 +114,15 @@ export class VirtualMachineFiles {
     return this.#childPattern.test(name)
   }
 
-  /** The files that come with a descriptor name, whether they are there or not: see `FileKind`. */
-  filesOfDisk(descriptor: string): string[] {
+  /**
+   * The files that come with a descriptor name, whether they are there or not: see `FileKind`. Of `there` also extents that
+   * only a disk of several has, known by their names.
+   */
+  filesOfDisk(descriptor: string, there: readonly string[] = []): string[] {
     const stem = descriptor.slice(0, -'.vmdk'.length)
     const beside = ['vmseal', 'vmseal-job', 'vmseal-copy', 'lck'].map((end) => `${descriptor}.${end}`)
-    return [descriptor, `${stem}-${this.isChild(descriptor) ? 'delta' : 'flat'}.vmdk`, ...beside]
+    const usual = [descriptor, `${stem}-${this.isChild(descriptor) ? 'delta' : 'flat'}.vmdk`, ...beside]
+    return [...usual, ...there.filter((name) => this.isExtentOf(descriptor, name) && !usual.includes(name))]
   }
 
   /** The folder of another VM on the same datastore. `name` was checked. */
