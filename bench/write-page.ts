@@ -18,7 +18,9 @@ process.stdout.write(`${page} made from ${file}\n`)
 
 /** Names begin with the date; figures of conversion and scale lie beside them under theirs. */
 function newest(folder: string): string | undefined {
-  const names = readdirSync(folder).filter((name) => /^\d.*\.json$/.test(name) && !name.endsWith('-quick.json'))
+  const names = readdirSync(folder).filter(
+    (name) => /^\d.*\.json$/.test(name) && !name.endsWith('-quick.json'),
+  )
   const last = names.toSorted().at(-1)
   return last && join(folder, last)
 }

@@ -82,7 +82,11 @@ test('J7: a disk of several extents moves whole, below a snapshot too', async (t
   const lab = await makeTwo(t)
   const vm = await makeVm(lab)
   await splitExtent(join(lab.datastore, 'db01'), 'db01')
-  for (const [from, to] of [['ds1', 'ds2'], ['ds2', 'ds1']] as const) { // prettier-ignore
+  for (const [from, to] of [
+    ['ds1', 'ds2'],
+    ['ds2', 'ds1'],
+  ] as const) {
+    // prettier-ignore
     const reference = { ...vm.reference, datastore: from }
     await lab.host.createSnapshot(reference, { snapshotId: randomUUID(), name: `on ${from}` })
     const tree = await treeOf(from === 'ds1' ? lab.datastore : lab.ds2)

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use vmseal_disk::measurement::{copy_over, destroy_with_barriers, destroy_without_journal, write_new, write_over};
+use vmseal_disk::measurement::{
+    copy_over, destroy_with_barriers, destroy_without_journal, write_new, write_over,
+};
 use vmseal_disk::{Control, describe_raw, encrypt_copy, encrypt_in_place};
 
 use crate::Outcome;
