@@ -46,6 +46,7 @@ mod import;
 mod in_place;
 mod lock;
 mod luks;
+mod no_follow;
 mod open;
 mod pipeline;
 mod qemu_img;

@@ -14,6 +14,7 @@ use crate::control::Control;
 use crate::descriptor::sync_directory;
 use crate::error::{Error, Result};
 use crate::lock::keep_writers_away;
+use crate::no_follow::open_to_read;
 use crate::target::check_free_space;
 
 /// Bytes read and written at a time.
@@ -80,13 +81,12 @@ struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     fn open(path: &'a Path) -> Result<Self> {
-        let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW).bits().cast_signed();
-        let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
-        let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::LOOP) => Error::image(path, "it is a symbolic link"),
-            Some(Errno::NXIO) => Error::image(path, "it is no regular file"),
-            _ => Error::io("read", path, error),
-        })?;
+        let file =
+            open_to_read(path).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::LOOP) => Error::image(path, "it is a symbolic link"),
+                Some(Errno::NXIO) => Error::image(path, "it is no regular file"),
+                _ => Error::io("read", path, error),
+            })?;
         let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
         if !metadata.is_file() {
             return Err(Error::image(path, "it is no regular file"));

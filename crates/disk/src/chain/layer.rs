@@ -1,10 +1,9 @@
 //! One file of a chain and how its bytes become the guest's.
 
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use vmseal_secret::SecretKey;
 use vmseal_xts::Xts;
@@ -14,6 +13,7 @@ use crate::buffer::{Buffer, is_zero};
 use crate::descriptor::{Access, Descriptor, ExtentKind, Holes, NO_PARENT};
 use crate::error::{Error, Result};
 use crate::in_place::refuse_in_conversion;
+use crate::no_follow::open_to_write;
 use crate::open::{check_sealed, refuse_foreign};
 use crate::seal::{self, Binding};
 use crate::source::Source;
@@ -205,13 +205,7 @@ impl Layer {
             return Err(Error::unsupported("only a disk with one writable flat extent can be written to"));
         };
         let path = self.path.with_file_name(name);
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .custom_flags(flags)
-            .open(&path)
-            .map_err(|error| Error::io("open", &path, error))?;
+        let file = open_to_write(&path).map_err(|error| Error::io("open", &path, error))?;
         let metadata = file.metadata().map_err(|error| Error::io("examine", &path, error))?;
         if !metadata.is_file() || metadata.len() != self.capacity() {
             return Err(Error::extent(&path, "it is not the file that was opened for reading"));

@@ -1,18 +1,17 @@
 //! Taking the source of a finished copy away, after everything was read back.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use vmseal_secret::SecretKey;
 
 use super::discard_record::{DiscardRecord, Doomed};
-use super::discard_rest::refuse_needed;
+use super::discard_rest::{refuse_needed, total_len};
 use super::{engine, open_sealed_with_any};
 use crate::buffer::Buffer;
 use crate::control::Control;
@@ -21,6 +20,7 @@ use crate::descriptor::{Descriptor, Holes, sync_directory};
 use crate::error::{Error, Result};
 use crate::in_place::file_storage::FileStorage;
 use crate::lock::{Changes, DiskLock};
+use crate::no_follow::open_to_write;
 use crate::open::OpenDisk;
 use crate::pipeline::{CHUNK, lock, panic_text};
 use crate::seal::Binding;
@@ -115,7 +115,7 @@ pub fn discard_source(
     }
     sync_directory(copy)?;
     let files = names.into_iter().map(open_to_change).collect::<Result<Vec<(PathBuf, File)>>>()?;
-    let bytes = files.iter().map(|(_, file)| file.metadata().map_or(0, |data| data.len())).sum();
+    let bytes = total_len(&files)?;
     let record = if how == DiscardSource::Overwrite {
         let paths: Vec<&Path> = files.iter().map(|(path, _)| path.as_path()).collect();
         refuse_needed(source, &paths)?;
@@ -265,13 +265,12 @@ fn differs(copy: &Path) -> Error {
 
 /// A file that is to be changed or removed, and has no second name, whose owner would see it.
 pub(crate) fn open_to_change(path: PathBuf) -> Result<(PathBuf, File)> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
     let no_file = |path: &Path| Error::extent(path, "it is not a regular file and is left alone");
-    let file = file.map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-        Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => no_file(&path),
-        _ => Error::io("open", &path, error),
-    })?;
+    let file =
+        open_to_write(&path).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => no_file(&path),
+            _ => Error::io("open", &path, error),
+        })?;
     let metadata = file.metadata().map_err(|error| Error::io("examine", &path, error))?;
     if !metadata.is_file() {
         return Err(no_file(&path));

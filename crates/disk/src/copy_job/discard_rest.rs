@@ -85,8 +85,7 @@ pub fn finish_discard(source: &Path, control: &Control) -> Result<bool> {
         let name = path.file_name().unwrap_or_default();
         engine::take_again(&mut FileStorage::names(source, name)?, Name::Flat)?;
     }
-    let lengths = files.iter().map(|(path, file)| length(path, file)).collect::<Result<Vec<_>>>()?;
-    control.start(lengths.iter().sum());
+    control.start(total_len(&files)?);
     for (path, file) in files {
         engine::take_data(&mut storage_of(source, &path, file)?, DiscardSource::Overwrite, control)?;
     }
@@ -108,6 +107,11 @@ fn believed(source: &Path) -> Result<Option<DiscardRecord>> {
         Ok(metadata) if metadata.is_file() && metadata.len() == 0 => Ok(Some(record)),
         Ok(_) => Ok(None),
     }
+}
+
+/// Bytes of all files, which overwriting them counts.
+pub(super) fn total_len(files: &[(PathBuf, File)]) -> Result<u64> {
+    files.iter().map(|(path, file)| length(path, file)).sum()
 }
 
 fn length(path: &Path, file: &File) -> Result<u64> {

@@ -15,6 +15,7 @@ use crate::copy_job::{copy_job_path, discard_record_path};
 use crate::descriptor::{copy_path, folder_of, rename_new};
 use crate::error::{Error, Result};
 use crate::lock::{Changes, DiskLock};
+use crate::no_follow::{open_to_read, open_to_write};
 
 /// A write of that many bytes begins to go to the disk at once, so that the barrier behind it waits less.
 const EARLY: usize = 64 << 10;
@@ -76,8 +77,7 @@ impl FileStorage {
 
     /// Opens the sidecar for reading only.
     pub(crate) fn open_to_look(&mut self, name: Name) -> io::Result<()> {
-        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-        let file = OpenOptions::new().read(true).custom_flags(flags).open(self.path(name))?;
+        let file = open_to_read(self.path(name))?;
         if !file.metadata()?.is_file() {
             return Err(Errno::INVAL.into());
         }
@@ -226,7 +226,6 @@ impl Storage for FileStorage {
 
 /// `None` for what is no regular file. A symbolic link could lead anywhere and fails.
 fn open_regular(path: &Path) -> io::Result<Option<File>> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    let file = open_to_write(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
 }

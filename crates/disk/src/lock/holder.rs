@@ -11,12 +11,12 @@ use std::io::{ErrorKind, Read as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::locked;
 use crate::descriptor::{folder_of, sync_directory};
 use crate::error::{Error, Result};
+use crate::no_follow::open_to_read;
 use crate::uuid;
 
 const MAX_LEN: u64 = 4096;
@@ -208,9 +208,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<Option<String>> {
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let mut text = String::new();
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match open_to_read(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::io("open", path, error)),

@@ -1,7 +1,7 @@
 //! Opening what a disk is read from.
 
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom};
+use std::io::{Seek as _, SeekFrom};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -10,10 +10,13 @@ use rustix::io::Errno;
 
 use super::part::PartFile;
 use crate::error::{Error, Result};
+use crate::no_follow::open_to_read;
 
 /// Opens an image the caller named, read-only, without hanging on a FIFO.
 pub(crate) fn open_image(path: &Path) -> Result<(File, Metadata)> {
-    let file = open_read_only(path, OFlags::empty()).map_err(|error| match error.raw_os_error() {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|error| match error.raw_os_error() {
         Some(number) if number == Errno::NXIO.raw_os_error() => {
             Error::image(path, "it is a socket or a device without a driver")
         }
@@ -43,8 +46,8 @@ pub(crate) fn length(path: &Path, mut file: &File, metadata: &Metadata) -> Resul
 
 /// Opens an extent file beside a descriptor. A symbolic link there could lead anywhere and is refused.
 pub(super) fn open_extent(path: &Path, expected: u64, offset: u64) -> Result<PartFile> {
-    let file = open_read_only(path, OFlags::NOFOLLOW).map_err(|error| {
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
+    let file =
+        open_to_read(path).map_err(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT) => {
                 Error::extent(path, "the file is missing; put it back beside its descriptor")
             }
@@ -53,8 +56,7 @@ pub(super) fn open_extent(path: &Path, expected: u64, offset: u64) -> Result<Par
             }
             Some(Errno::NXIO) => Error::extent(path, "it is not a regular file"),
             _ => Error::io("read", path, error),
-        }
-    })?;
+        })?;
     let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
     if !metadata.is_file() {
         return Err(Error::extent(path, "it is not a regular file"));
@@ -69,9 +71,4 @@ pub(super) fn open_extent(path: &Path, expected: u64, offset: u64) -> Result<Par
         ));
     }
     Ok(PartFile::new(path.to_owned(), file, &metadata, expected, offset))
-}
-
-fn open_read_only(path: &Path, extra: OFlags) -> io::Result<File> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY | extra).bits().cast_signed();
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
