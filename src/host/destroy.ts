@@ -6,7 +6,7 @@ import { describeHome } from './home-description.js'
 import { takeVirtualMachine, type HostContext } from './host-context.js'
 import { errnoOf, ioError } from './io-error.js'
 import { readSnapshotTable } from './snapshot-table-reader.js'
-import { filesOfTable } from './snapshot-table.js'
+import { filesOfDisksAndSnapshots } from './snapshot-table.js'
 import { serialiseManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { notFound, refuseClones } from './vm-config.js'
@@ -38,12 +38,12 @@ async function removeNamedFiles(files: VirtualMachineFiles, document: VmxDocumen
   const there = await files.list()
   const homeFiles = there.filter((name) => files.roleOf(name) !== undefined)
   // A descriptor may be unreadable, so extents are known by their names.
-  const diskFiles = describeHome(document, files).disks.flatMap(({ file }) => files.filesOfDisk(file, there))
-  const kept = filesOfTable(readSnapshotTable(document, files), files, there)
+  const { disks } = describeHome(document, files)
+  const named = filesOfDisksAndSnapshots(disks, readSnapshotTable(document, files), files, there)
   const manifest = {
     generation: 0,
     created: [],
-    superseded: [...new Set([...diskFiles, ...homeFiles, ...kept])],
+    superseded: [...new Set([...named, ...homeFiles])],
   }
   await replaceFile(files.path(files.manifest), serialiseManifest(manifest))
   await removeFile(files.path(files.vmx))

@@ -76,7 +76,7 @@ export async function readDiskState(entry: DiskEntry, files: VirtualMachineFiles
     ...settled,
     capacityBytes,
     extents: extentNames,
-    files: [...new Set([...files.filesOfDisk(entry.file), ...extentNames])],
+    files: files.filesOfDisk(entry.file, extentNames),
     keys,
     ...(sealed && { sectorSize: sealed.sectorSize }),
     ...(conversion && { conversion }),

@@ -10,7 +10,7 @@ import { readSmallFile, removeFile, replaceFile, syncDirectory } from './durable
 import { describeHome } from './home-description.js'
 import type { VirtualMachineLock } from './lock.js'
 import { readSnapshotTable } from './snapshot-table-reader.js'
-import { filesOfTable } from './snapshot-table.js'
+import { filesOfDisksAndSnapshots } from './snapshot-table.js'
 import { manifestByteLimit, parseManifest, serialiseManifest, type TaskManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { vmxByteLimit, type VmxDocument } from './vmx.js'
@@ -164,7 +164,6 @@ async function liveFiles(files: VirtualMachineFiles): Promise<{ generation: numb
   const document = await files.readVmx()
   if (document === undefined) return { generation: 0, names: new Set() }
   const { generation, disks, homeFiles } = describeHome(document, files)
-  const diskFiles = disks.flatMap(({ file }) => files.filesOfDisk(file))
-  const kept = filesOfTable(readSnapshotTable(document, files), files)
-  return { generation, names: new Set([...diskFiles, ...homeFiles.map(({ file }) => file), ...kept]) }
+  const named = filesOfDisksAndSnapshots(disks, readSnapshotTable(document, files), files)
+  return { generation, names: new Set([...named, ...homeFiles.map(({ file }) => file)]) }
 }

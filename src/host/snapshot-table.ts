@@ -92,16 +92,20 @@ export function linkOf({ file, diskId, sealedGeneration }: DiskEntry, vmId: stri
   return { file, vmId, diskId, ...(sealedGeneration !== undefined && { generation: sealedGeneration }) }
 }
 
-/** The names of every file that the table keeps alive in the VM's own folder; `there` as `filesOfDisk` takes it. */
-export function filesOfTable(
+/**
+ * The names of every file in the VM's own folder that its disks are made of, or that its snapshots keep alive; `there` as
+ * `filesOfDisk` takes it.
+ */
+export function filesOfDisksAndSnapshots(
+  disks: readonly Pick<DiskEntry, 'file'>[],
   table: SnapshotTable,
   files: VirtualMachineFiles,
   there: readonly string[] = [],
 ): string[] {
   const own = table.links.filter(({ file }) => foreignPlace(file) === undefined)
+  const kept = table.snapshots.flatMap((snapshot) => snapshot.disks)
   return [
-    ...own.flatMap(({ file }) => files.filesOfDisk(file, there)),
-    ...table.snapshots.flatMap(({ disks }) => disks.flatMap(({ file }) => files.filesOfDisk(file, there))),
+    ...[...disks, ...own, ...kept].flatMap(({ file }) => files.filesOfDisk(file, there)),
     ...table.snapshots.flatMap(({ homeFiles }) => homeFiles.map(({ file }) => file)),
   ]
 }

@@ -13,7 +13,7 @@ import { recover, type FileTransaction } from './file-transaction.js'
 import { holdVirtualMachine, requireSpace, type HostContext } from './host-context.js'
 import { endInterruptedMove, removeIfEmpty, removeMovedSource } from './interrupted-move.js'
 import type { VirtualMachineLock } from './lock.js'
-import { filesOfTable, foreignPlace } from './snapshot-table.js'
+import { filesOfDisksAndSnapshots, foreignPlace } from './snapshot-table.js'
 import { serialiseManifest } from './task-manifest.js'
 import type { VirtualMachineFiles } from './virtual-machine-files.js'
 import { readVirtualMachine, refuseClones, type VirtualMachine } from './vm-config.js'
@@ -101,11 +101,7 @@ function plan(
 /** Every file that the VM is made of, snapshots and memory included, and that is there. */
 async function filesToMove(vm: VirtualMachine, source: VirtualMachineFiles): Promise<string[]> {
   const there = await source.list()
-  const named = new Set([
-    ...vm.disks.flatMap(({ files }) => files),
-    ...vm.disks.flatMap(({ links = [] }) => links.flatMap((link) => source.filesOfDisk(link.name, there))),
-    ...filesOfTable(vm.table, source, there),
-  ])
+  const named = new Set(filesOfDisksAndSnapshots(vm.disks, vm.table, source, there))
   return there
     .filter((name) => source.roleOf(name) !== undefined || (named.has(name) && !name.endsWith('.lck')))
     .toSorted()
