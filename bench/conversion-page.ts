@@ -119,16 +119,16 @@ at rest.**
 /** Our speed against the fastest of the ways whose name holds `peers`, and beside it what less work than ours would come to. */
 function foundAgainst(group: GroupTimes, peers: string): { readonly ratio?: number; readonly text?: string } {
   const indices = indicesOf(group, peers)
-  const slowest = (to?: number) => Math.min(...indices.map((index) => ratioTo(group, index, to)))
+  const againstFastest = (to?: number) => Math.min(...indices.map((index) => ratioTo(group, index, to)))
   if (indices.length === 0) return {}
   const limits = [
     ['the same writes', 'the writes alone'],
     ['in one stream', 'one stream of as many bytes'],
   ] as const
   const beside = limits.flatMap(([way, label]) =>
-    indicesOf(group, way).map((limit) => `${label}: ${slowest(limit).toFixed(2)}`),
+    indicesOf(group, way).map((limit) => `${label}: ${againstFastest(limit).toFixed(2)}`),
   )
-  const ratio = slowest()
+  const ratio = againstFastest()
   const aside = beside.length === 0 ? '' : ` (${beside.join(', ')})`
   return { ratio, text: `${ratio.toFixed(2)} times on ${group.fileSystem}${aside}` }
 }

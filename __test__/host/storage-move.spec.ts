@@ -82,18 +82,17 @@ test('J7: a disk of several extents moves whole, below a snapshot too', async (t
   const lab = await makeTwo(t)
   const vm = await makeVm(lab)
   await splitExtent(join(lab.datastore, 'db01'), 'db01')
-  for (const [from, to] of [
-    ['ds1', 'ds2'],
-    ['ds2', 'ds1'],
-  ] as const) {
-    // prettier-ignore
-    const reference = { ...vm.reference, datastore: from }
-    await lab.host.createSnapshot(reference, { snapshotId: randomUUID(), name: `on ${from}` })
-    const tree = await treeOf(from === 'ds1' ? lab.datastore : lab.ds2)
+  const first = { name: 'ds1', path: lab.datastore }
+  const second = { name: 'ds2', path: lab.ds2 }
+  for (const way of ['there', 'back']) {
+    const [from, to] = way === 'there' ? [first, second] : [second, first]
+    const reference = { ...vm.reference, datastore: from.name }
+    await lab.host.createSnapshot(reference, { snapshotId: randomUUID(), name: `on ${from.name}` })
+    const tree = await treeOf(from.path)
     t.true('db01/db01-f002.vmdk' in tree)
-    await lab.host.moveVirtualMachine(reference, to)
-    t.deepEqual(await treeOf(from === 'ds1' ? lab.ds2 : lab.datastore), tree)
-    t.deepEqual(await readdir(from === 'ds1' ? lab.datastore : lab.ds2), [])
+    await lab.host.moveVirtualMachine(reference, to.name)
+    t.deepEqual(await treeOf(to.path), tree)
+    t.deepEqual(await readdir(from.path), [])
   }
   t.deepEqual(await guestDigests(lab.host, vm), [...vm.digests])
 })

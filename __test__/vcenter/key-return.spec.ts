@@ -5,7 +5,7 @@ import test from 'ava'
 import { Host, Kms, VmsealError } from '../../src/index.js'
 import { connectAsVCenter } from './kms-view.js'
 import { encryption, openSite } from './site.js'
-import { through } from './tampered-host.js'
+import { addThrough } from './tampered-host.js'
 
 test('A9: a host that restarts gets the same key by its id, without a new one', async (t) => {
   const site = await openSite(t)
@@ -113,15 +113,12 @@ test('A9: a restart that a task is the first to see: the host gets the keys of t
 
 test('F6: a host that did not take a key is given it again when the VM is on record', async (t) => {
   const site = await openSite(t, { hosts: ['esx-1'] })
-  const host = await Host.start({ name: 'esx-2', datastores: { ds1: site.datastore } })
-  t.teardown(() => host.stop())
   let fails = false
-  const failing = through(host, async (method, act) => {
+  const host = await addThrough(t, site, 'esx-2', async (method, act) => {
     if (method !== 'installKey' || !fails) return act()
     fails = false
     throw new VmsealError('VMSEAL_IO')
   })
-  await site.cluster.addHost(failing)
   await site.vcenter.hosts.configureCryptoKey('esx-2')
   fails = true
   const vm = await site.vcenter.virtualMachines.create({
@@ -135,21 +132,15 @@ test('F6: a host that did not take a key is given it again when the VM is on rec
 
 test('F6: a host that joined while a VM was made gets its key although the KMS was down at that moment', async (t) => {
   const site = await openSite(t, { hosts: [] })
-  const start = async (name: string) => {
-    const host = await Host.start({ name, datastores: { ds1: site.datastore } })
-    t.teardown(() => host.stop())
-    return host
-  }
-  const worker = await start('esx-1')
-  const late = await start('esx-2')
-  const joiningMeanwhile = through(worker, async (method, act) => {
+  const late = await Host.start({ name: 'esx-2', datastores: { ds1: site.datastore } })
+  t.teardown(() => late.stop())
+  await addThrough(t, site, 'esx-1', async (method, act) => {
     if (method !== 'createVirtualMachine') return act()
     await site.cluster.addHost(late)
     await site.vcenter.hosts.configureCryptoKey('esx-2')
     await site.kms.stop()
     return act()
   })
-  await site.cluster.addHost(joiningMeanwhile)
   const vm = await site.vcenter.virtualMachines.create({
     name: 'db01', cluster: site.cluster, datastore: 'ds1', policy: encryption, disks: [], host: 'esx-1',
   }) // prettier-ignore

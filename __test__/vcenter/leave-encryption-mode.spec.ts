@@ -3,9 +3,9 @@ import { randomBytes } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import test, { type ExecutionContext } from 'ava'
-import { Host } from '../../src/index.js'
+import type { Host } from '../../src/index.js'
 import { encryption, openSite, type Site } from './site.js'
-import { through } from './tampered-host.js'
+import { addThrough } from './tampered-host.js'
 
 const place = { cluster: 'prod', datastore: 'ds1', policy: encryption, disks: [] }
 
@@ -17,17 +17,14 @@ async function hostThat(
   operation: string,
   first: () => Promise<void>,
 ): Promise<Host> {
-  const host = await Host.start({ name, datastores: { ds1: site.datastore } })
-  t.teardown(() => host.stop())
   let done = false
-  const reached = through(host, async (method, act) => {
+  const host = await addThrough(t, site, name, async (method, act) => {
     if (method === operation && !done) {
       done = true
       await first()
     }
     return act()
   })
-  await site.cluster.addHost(reached)
   await site.vcenter.hosts.configureCryptoKey(name)
   return host
 }
